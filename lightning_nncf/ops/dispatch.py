@@ -1,0 +1,94 @@
+"""Which implementation a call takes: the operator in eager mode and export, the formula under ``torch.compile``.
+
+Inductor fuses the formula with its neighbours (batch norm, ReLU and fake quantization become one kernel); an operator
+is opaque to it. An exported program keeps the operator as one node, which the exporters translate.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nncf.ops import library, reference
+
+__all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric"]
+
+_symmetric_op = getattr(torch.ops, library.NAMESPACE).fake_quantize_symmetric.default
+_asymmetric_op = getattr(torch.ops, library.NAMESPACE).fake_quantize_asymmetric.default
+
+
+def fake_quantize_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
+    """Quantize and dequantize on a grid whose upper end is the scale; differentiable in `x` and `scale`.
+
+    Args:
+        x: Values of any floating-point type; half types are computed in float32.
+        scale: ``[1]`` for `axis` -1, else as many values as `x` has along `axis`.
+        quant_min: Smallest integer.
+        quant_max: Largest integer.
+        axis: Axis of the channels, or -1 for one scale per tensor.
+
+    Returns:
+        The fake-quantized values, of the shape, type and strides of `x`.
+
+    >>> fake_quantize_symmetric(torch.tensor([-9.0, 0.6, 9.0]), torch.tensor([7.0]), -8, 7, -1)
+    tensor([-8.,  1.,  7.])
+    """
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        compiled: Tensor = _SymmetricFormula.apply(x, scale, quant_min, quant_max, axis)
+        return compiled
+    result: Tensor = _symmetric_op(x, scale, quant_min, quant_max, axis)
+    return result
+
+
+def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
+    """Quantize and dequantize between two ends, tuned to hold zero; differentiable in `x` and both ends.
+
+    Args:
+        x: Values of any floating-point type; half types are computed in float32.
+        input_low: Lower end of the range; ``[1]`` for `axis` -1, else as many values as `x` has along `axis`.
+        input_range: Width of the range, of the shape of `input_low`.
+        levels: Number of values.
+        axis: Axis of the channels, or -1 for one range per tensor.
+
+    Returns:
+        The fake-quantized values, of the shape, type and strides of `x`.
+
+    >>> fake_quantize_asymmetric(torch.tensor([-9.0, 0.6, 9.0]), torch.tensor([-1.0]), torch.tensor([3.0]), 4, -1)
+    tensor([-1.,  1.,  2.])
+    """
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        compiled: Tensor = _AsymmetricFormula.apply(x, input_low, input_range, levels, axis)
+        return compiled
+    result: Tensor = _asymmetric_op(x, input_low, input_range, levels, axis)
+    return result
+
+
+class _SymmetricFormula(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        ctx.settings = (quant_min, quant_max, axis)
+        return reference.fake_quantize_symmetric(x, scale, quant_min, quant_max, axis)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        return (
+            *reference.fake_quantize_symmetric_backward(*grads, *ctx.saved_tensors, *ctx.settings),
+            None,
+            None,
+            None,
+        )
+
+
+class _AsymmetricFormula(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
+        ctx.save_for_backward(x, input_low, input_range)
+        ctx.settings = (levels, axis)
+        return reference.fake_quantize_asymmetric(x, input_low, input_range, levels, axis)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        return (*reference.fake_quantize_asymmetric_backward(*grads, *ctx.saved_tensors, *ctx.settings), None, None)

@@ -1,0 +1,126 @@
+"""The operators ``torch.ops.lightning_nncf.*``: schemas, fake kernels, autograd.
+
+The formulas of `lightning_nncf.ops.reference` are the kernels of every device that has no kernel of its own.
+
+There is no autocast rule on purpose: autocast must reach neither the values (a float32 weight is quantized in
+float32, a bfloat16 activation stays one) nor the ranges (always used as they are stored).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nncf.ops import reference
+
+__all__ = ["NAMESPACE"]
+
+NAMESPACE = "lightning_nncf"
+
+_SCHEMAS = {
+    "fake_quantize_symmetric": "(Tensor x, Tensor scale, int quant_min, int quant_max, int axis) -> Tensor",
+    "fake_quantize_symmetric_backward": (
+        "(Tensor grad, Tensor x, Tensor scale, int quant_min, int quant_max, int axis) -> (Tensor, Tensor)"
+    ),
+    "fake_quantize_asymmetric": ("(Tensor x, Tensor input_low, Tensor input_range, int levels, int axis) -> Tensor"),
+    "fake_quantize_asymmetric_backward": (
+        "(Tensor grad, Tensor x, Tensor input_low, Tensor input_range, int levels, int axis)"
+        " -> (Tensor, Tensor, Tensor)"
+    ),
+}
+
+
+def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
+    """Return the result in the strides that the fake kernel promises: those of ``empty_like``."""
+    if result.stride() == x.stride() or (result.is_contiguous() and x.is_contiguous()):
+        return result
+    promised = torch.empty_like(x)
+    return result if result.stride() == promised.stride() else promised.copy_(result)
+
+
+def _symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
+    return _in_layout_of(x, reference.fake_quantize_symmetric(x, scale, quant_min, quant_max, axis))
+
+
+def _asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
+    return _in_layout_of(x, reference.fake_quantize_asymmetric(x, input_low, input_range, levels, axis))
+
+
+def _symmetric_backward(
+    grad: Tensor, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int
+) -> tuple[Tensor, Tensor]:
+    grad_x, grad_scale = reference.fake_quantize_symmetric_backward(grad, x, scale, quant_min, quant_max, axis)
+    return _in_layout_of(x, grad_x), _in_layout_of(scale, grad_scale)
+
+
+def _asymmetric_backward(
+    grad: Tensor, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x, grad_low, grad_range = reference.fake_quantize_asymmetric_backward(
+        grad, x, input_low, input_range, levels, axis
+    )
+    return _in_layout_of(x, grad_x), _in_layout_of(input_low, grad_low), _in_layout_of(input_range, grad_range)
+
+
+def _fake_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _fake_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
+    return torch.empty_like(x)
+
+
+def _fake_symmetric_backward(
+    grad: Tensor, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(scale)
+
+
+def _fake_asymmetric_backward(
+    grad: Tensor, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(input_low), torch.empty_like(input_range)
+
+
+def _save_symmetric(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, scale, *ctx.settings = inputs
+    ctx.save_for_backward(x, scale)
+
+
+def _save_asymmetric(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, input_low, input_range, *ctx.settings = inputs
+    ctx.save_for_backward(x, input_low, input_range)
+
+
+def _differentiate_symmetric(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.lightning_nncf.fake_quantize_symmetric_backward(grad, *ctx.saved_tensors, *ctx.settings)
+    return (*grads, None, None, None)
+
+
+def _differentiate_asymmetric(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    grads = torch.ops.lightning_nncf.fake_quantize_asymmetric_backward(grad, *ctx.saved_tensors, *ctx.settings)
+    return (*grads, None, None)
+
+
+_KERNELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "fake_quantize_symmetric": (_symmetric, _fake_symmetric),
+    "fake_quantize_symmetric_backward": (_symmetric_backward, _fake_symmetric_backward),
+    "fake_quantize_asymmetric": (_asymmetric, _fake_asymmetric),
+    "fake_quantize_asymmetric_backward": (_asymmetric_backward, _fake_asymmetric_backward),
+}
+
+_library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+for _name, _schema in _SCHEMAS.items():
+    _kernel, _fake = _KERNELS[_name]
+    _library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{_name}", _fake, lib=_library)
+torch.library.register_autograd(
+    f"{NAMESPACE}::fake_quantize_symmetric", _differentiate_symmetric, setup_context=_save_symmetric, lib=_library
+)
+torch.library.register_autograd(
+    f"{NAMESPACE}::fake_quantize_asymmetric", _differentiate_asymmetric, setup_context=_save_asymmetric, lib=_library
+)

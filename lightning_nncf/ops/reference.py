@@ -1,0 +1,220 @@
+"""Fake quantization as formulas of plain PyTorch: what every other implementation is measured against.
+
+A range is a grid of `levels` values, ``step`` apart, on which zero lies. With ``v = x / step`` the result is
+``round(clamp(v, quant_min, quant_max)) * step``. Because the bounds are whole steps, this equals clamping in the
+float range and rounding inside it; ties go to the even integer, as in ONNX QuantizeLinear.
+
+The gradient of ``x`` passes inside the range only. The gradients of the range are those of the residual
+``(y - x) / range`` inside and of the bound outside (Jain et al. 2020, TQT; Esser et al. 2020, LSQ), with the range
+as the denominator as in NNCF.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "EPSILON",
+    "asymmetric_grid",
+    "fake_quantize_asymmetric",
+    "fake_quantize_asymmetric_backward",
+    "fake_quantize_symmetric",
+    "fake_quantize_symmetric_backward",
+    "symmetric_grid",
+]
+
+EPSILON = 1e-16
+"""Added to the magnitude of a scale or a range, so that none is ever zero."""
+
+
+def symmetric_grid(scale: Tensor, quant_min: int, quant_max: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the grid that a symmetric quantizer uses.
+
+    Args:
+        scale: Upper end of the range; only its magnitude counts.
+        quant_min: Smallest integer.
+        quant_max: Largest integer.
+
+    Returns:
+        ``(step, low, high)``, each of the shape of `scale`.
+
+    >>> step, low, high = symmetric_grid(torch.tensor([127.0]), -128, 127)
+    >>> step.item(), low.item(), high.item()
+    (1.0, -128.0, 127.0)
+    """
+    high = scale.abs() + EPSILON
+    return high / quant_max, high * (quant_min / quant_max), high
+
+
+def asymmetric_grid(input_low: Tensor, input_range: Tensor, levels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return the grid that an asymmetric quantizer uses, tuned so that zero lies on it.
+
+    The range is first widened to hold zero. Then the nearest integer zero point is taken and one end is moved out to
+    fit it, the end that leaves the larger range. A range that passes zero by less than half a step is cut at zero,
+    where NNCF keeps it and loses the zero.
+
+    Args:
+        input_low: Lower end of the range.
+        input_range: Width of the range; only its magnitude counts.
+        levels: Number of values, at least 3.
+
+    Returns:
+        ``(step, zero_point, low, high)``, each of the shape of `input_low`; `zero_point` holds whole numbers from 0
+        to ``levels - 1``.
+
+    >>> grid = asymmetric_grid(torch.tensor([-1.0]), torch.tensor([3.0]), 256)
+    >>> [round(part.item(), 4) for part in grid]
+    [0.0118, 85.0, -1.0, 2.0]
+    """
+    steps = levels - 1
+    high = (input_low + (input_range.abs() + EPSILON)).clamp_min(0)
+    low = input_low.clamp_max(0)
+    zero_point = torch.round(-low * (steps / (high - low)))
+    step_keeping_high = high / (steps - zero_point).clamp_min(1)
+    step_keeping_low = -low / zero_point.clamp_min(1)
+    keep_high = step_keeping_high >= step_keeping_low
+    step = torch.where(keep_high, step_keeping_high, step_keeping_low)
+    return (
+        step,
+        zero_point,
+        torch.where(keep_high, -zero_point * step, low),
+        torch.where(keep_high, high, (steps - zero_point) * step),
+    )
+
+
+def fake_quantize_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
+    """Quantize and dequantize on a grid whose upper end is the scale.
+
+    Args:
+        x: Values of any floating-point type; half types are computed in float32.
+        scale: ``[1]`` for `axis` -1, else as many values as `x` has along `axis`.
+        quant_min: Smallest integer.
+        quant_max: Largest integer.
+        axis: Axis of the channels, or -1 for one scale per tensor.
+
+    Returns:
+        The fake-quantized values, of the shape and type of `x`.
+
+    >>> fake_quantize_symmetric(torch.tensor([-9.0, -0.4, 0.6, 9.0]), torch.tensor([7.0]), -8, 7, -1)
+    tensor([-8., -0.,  1.,  7.])
+    """
+    values, (scale,) = _prepare(x, (scale,), axis)
+    step, _, _ = symmetric_grid(scale, quant_min, quant_max)
+    return values.div(step).clamp_(quant_min, quant_max).round_().mul_(step).to(x.dtype)
+
+
+def fake_quantize_symmetric_backward(
+    grad: Tensor, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of `fake_quantize_symmetric`.
+
+    Args:
+        grad: Gradient of the result.
+        x: As in the forward.
+        scale: As in the forward.
+        quant_min: As in the forward.
+        quant_max: As in the forward.
+        axis: As in the forward.
+
+    Returns:
+        The gradients of `x` and of `scale`, each of the type of its tensor.
+
+    >>> x = torch.tensor([-9.0, -0.4, 0.75, 9.0])
+    >>> fake_quantize_symmetric_backward(torch.ones(4), x, torch.tensor([7.0]), 0, 7, -1)
+    (tensor([0., 0., 1., 0.]), tensor([1.0357]))
+    """
+    values, (signed_scale,) = _prepare(x, (scale,), axis)
+    step, low, high = symmetric_grid(signed_scale, quant_min, quant_max)
+    grads = grad.to(values.dtype)
+    above = values > high
+    below = values < low
+    grad_x = grads.masked_fill(above | below, 0)
+    ticks = values.div(step).clamp_(quant_min, quant_max)
+    inside = ticks.round().sub_(ticks).mul_(grad_x).div_(quant_max - quant_min)
+    outside = torch.where(below, grads * (quant_min / quant_max), grads)
+    grad_scale = _sum_like(torch.where(above | below, outside, inside), scale, axis)
+    return grad_x.to(x.dtype), (grad_scale * scale.sign()).to(scale.dtype)
+
+
+def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
+    """Quantize and dequantize on a grid between two ends, tuned so that zero lies on it.
+
+    Args:
+        x: Values of any floating-point type; half types are computed in float32.
+        input_low: Lower end of the range; ``[1]`` for `axis` -1, else as many values as `x` has along `axis`.
+        input_range: Width of the range, of the shape of `input_low`.
+        levels: Number of values.
+        axis: Axis of the channels, or -1 for one range per tensor.
+
+    Returns:
+        The fake-quantized values, of the shape and type of `x`.
+
+    >>> x = torch.tensor([-9.0, -0.4, 0.6, 9.0])
+    >>> fake_quantize_asymmetric(x, torch.tensor([-1.0]), torch.tensor([3.0]), 4, -1)
+    tensor([-1.,  0.,  1.,  2.])
+    """
+    values, (low, width) = _prepare(x, (input_low, input_range), axis)
+    step, zero_point, _, _ = asymmetric_grid(low, width, levels)
+    ticks = values.div(step).round_().add_(zero_point).clamp_(0, levels - 1)
+    return ticks.sub_(zero_point).mul_(step).to(x.dtype)
+
+
+def fake_quantize_asymmetric_backward(
+    grad: Tensor, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of `fake_quantize_asymmetric`.
+
+    The tuning of the range passes gradients unchanged.
+
+    Args:
+        grad: Gradient of the result.
+        x: As in the forward.
+        input_low: As in the forward.
+        input_range: As in the forward.
+        levels: As in the forward.
+        axis: As in the forward.
+
+    Returns:
+        The gradients of `x`, of `input_low` and of `input_range`, each of the type of its tensor.
+
+    >>> x = torch.tensor([-9.0, -0.25, 0.5, 9.0])
+    >>> fake_quantize_asymmetric_backward(torch.ones(4), x, torch.tensor([-1.0]), torch.tensor([3.0]), 4, -1)
+    (tensor([0., 1., 1., 0.]), tensor([2.]), tensor([0.9167]))
+    """
+    values, (tensor_low, width) = _prepare(x, (input_low, input_range), axis)
+    step, zero_point, low, high = asymmetric_grid(tensor_low, width, levels)
+    grads = grad.to(values.dtype)
+    above = values > high
+    outside = above | (values < low)
+    grad_x = grads.masked_fill(outside, 0)
+    ticks = values.div(step).add_(zero_point).clamp_(0, levels - 1).sub_(zero_point)
+    inside = ticks.round().sub_(ticks).mul_(grad_x).div_(levels - 1)
+    grad_low = _sum_like(torch.where(outside, grads, 0.0), input_low, axis)
+    grad_range = _sum_like(torch.where(above, grads, inside), input_range, axis)
+    return (
+        grad_x.to(x.dtype),
+        grad_low.to(input_low.dtype),
+        (grad_range * input_range.sign()).to(input_range.dtype),
+    )
+
+
+def _prepare(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Bring values and parameters to the type of the computation, the parameters broadcastable to the values."""
+    dtype = torch.promote_types(torch.promote_types(x.dtype, parameters[0].dtype), torch.float32)
+    channels = 1 if axis < 0 else x.shape[axis]
+    shape = [] if axis < 0 else [1] * axis + [channels] + [1] * (x.ndim - axis - 1)
+    for parameter in parameters:
+        if parameter.numel() != channels:
+            raise ValueError(
+                f"a fake quantizer of a tensor {tuple(x.shape)} with `axis` {axis} needs parameters with {channels} "
+                f"values, got {tuple(parameter.shape)}"
+            )
+    return x.to(dtype), tuple(parameter.to(dtype).reshape(shape) for parameter in parameters)
+
+
+def _sum_like(values: Tensor, parameter: Tensor, axis: int) -> Tensor:
+    """Sum over everything but the channels, into the shape of a parameter."""
+    dims = [dim for dim in range(values.ndim) if dim != axis]
+    total = values.sum(dim=dims) if dims else values
+    return total.reshape(parameter.shape)
