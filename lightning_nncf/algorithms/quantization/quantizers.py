@@ -1,0 +1,210 @@
+"""Quantizers: modules that fake-quantize a tensor with trainable ranges."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
+from lightning_nncf.errors import InitializationError
+from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric
+from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
+
+__all__ = ["AsymmetricQuantizer", "Quantizer", "SymmetricQuantizer", "build_quantizer"]
+
+_MIN_SCALE = 0.1
+"""Least scale that statistics may give, so that a channel that saw only zeros can still learn."""
+
+_MIN_RANGE_SHARE = 0.01
+"""Least width of an asymmetric range, as a share of the widest channel's."""
+
+
+class Quantizer(nn.Module, ABC):
+    """A module that quantizes and dequantizes a tensor.
+
+    Args:
+        config: Number format.
+        shape: Shape of the parameters: ``(1,)`` for one range per tensor, else ones with the number of channels at
+            `axis`.
+        axis: Axis of the channels in the tensors to quantize, or -1 for one range per tensor.
+    """
+
+    def __init__(self, config: QuantizerConfig, shape: tuple[int, ...], axis: int) -> None:
+        super().__init__()
+        self.shape = shape
+        self.axis = axis
+        self.enabled = True
+        self.config = config
+
+    @property
+    def config(self) -> QuantizerConfig:
+        """Number format; a new one takes effect at once."""
+        return self._config
+
+    @config.setter
+    def config(self, config: QuantizerConfig) -> None:
+        self._config = config
+        # plain attributes: forward runs in every step
+        self.quant_min, self.quant_max = config.quant_range()
+        self.levels = config.levels
+
+    @abstractmethod
+    def range(self) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value that come out, of the shape of the parameters."""
+
+    @abstractmethod
+    def quantization_parameters(self) -> tuple[Tensor, Tensor, int, int]:
+        """Return the affine map to integers, for export.
+
+        Returns:
+            ``(scale, zero_point, quant_min, quant_max)``: `scale` in float32 and `zero_point` in int32, both with
+            one value per channel or one value, such that ``(clamp(round(x / scale) + zero_point, quant_min,
+            quant_max) - zero_point) * scale`` is what `forward` gives. The integers are signed where `quant_min` is
+            negative, else unsigned.
+        """
+
+    @abstractmethod
+    def _assign(self, low: Tensor, high: Tensor) -> None:
+        """Set the parameters from checked statistics of the shape of the parameters."""
+
+    def set_range(self, low: Tensor, high: Tensor) -> None:
+        """Set the parameters from the smallest and the largest value seen.
+
+        Args:
+            low: Smallest value, one or one per channel.
+            high: Largest value, of the shape of `low`.
+
+        Raises:
+            InitializationError: The statistics are NaN or infinite, or low lies above high.
+        """
+        low, high = (
+            part.detach().to(torch.float32).reshape(self.shape if part.numel() > 1 else -1).expand(self.shape)
+            for part in (low, high)
+        )
+        if not bool(torch.isfinite(low).all() & torch.isfinite(high).all() & (low <= high).all()):
+            raise InitializationError(
+                f"a range needs finite statistics with low <= high, got low {_shorten(low)} and high {_shorten(high)}; "
+                "look for NaN or infinite values in the data, the weights or the network's outputs"
+            )
+        with torch.no_grad():
+            self._assign(low, high)
+
+    def extra_repr(self) -> str:
+        """Return the number format for `repr`."""
+        granularity = f"axis={self.axis}" if self.axis >= 0 else "per tensor"
+        return f"bits={self.config.bits}, {self.quant_min}..{self.quant_max}, {granularity}"
+
+
+class SymmetricQuantizer(Quantizer):
+    """A quantizer with a trainable upper end; zero maps to the integer zero.
+
+    >>> quantizer = SymmetricQuantizer(QuantizerConfig(bits=4, signed=True), (1,), -1)
+    >>> quantizer.set_range(torch.tensor(-7.0), torch.tensor(3.0))
+    >>> quantizer(torch.tensor([-9.0, 0.6, 9.0])).tolist()
+    [-8.0, 1.0, 7.0]
+    """
+
+    def __init__(self, config: QuantizerConfig, shape: tuple[int, ...], axis: int) -> None:
+        super().__init__(config, shape, axis)
+        self.scale = nn.Parameter(torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantize a tensor."""
+        return fake_quantize_symmetric(x, self.scale, self.quant_min, self.quant_max, self.axis) if self.enabled else x
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value that come out, of the shape of the parameters."""
+        _, low, high = symmetric_grid(self.scale.detach(), self.quant_min, self.quant_max)
+        return low, high
+
+    def quantization_parameters(self) -> tuple[Tensor, Tensor, int, int]:
+        """Return ``(scale, zero_point, quant_min, quant_max)``; the zero points are 0."""
+        step, _, _ = symmetric_grid(self.scale.detach().float(), self.quant_min, self.quant_max)
+        scale = step.flatten()
+        return scale, torch.zeros_like(scale, dtype=torch.int32), self.quant_min, self.quant_max
+
+    def _assign(self, low: Tensor, high: Tensor) -> None:
+        if self.config.signed is None:
+            self.config = replace(self.config, signed=bool((low < 0).any()))
+        self.scale.copy_(torch.maximum(low.abs(), high.abs()).clamp_min(_MIN_SCALE))
+
+
+class AsymmetricQuantizer(Quantizer):
+    """A quantizer with trainable low end and width, used after tuning so that zero is one of the levels.
+
+    >>> quantizer = AsymmetricQuantizer(QuantizerConfig(bits=2, mode="asymmetric"), (1,), -1)
+    >>> quantizer.set_range(torch.tensor(-1.0), torch.tensor(2.0))
+    >>> quantizer(torch.tensor([-9.0, 0.6, 9.0])).tolist()
+    [-1.0, 1.0, 2.0]
+    """
+
+    def __init__(self, config: QuantizerConfig, shape: tuple[int, ...], axis: int) -> None:
+        super().__init__(config, shape, axis)
+        self.input_low = nn.Parameter(torch.zeros(shape))
+        self.input_range = nn.Parameter(torch.ones(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantize a tensor."""
+        return (
+            fake_quantize_asymmetric(x, self.input_low, self.input_range, self.levels, self.axis) if self.enabled else x
+        )
+
+    def range(self) -> tuple[Tensor, Tensor]:
+        """Return the smallest and the largest value that come out, of the shape of the parameters."""
+        _, _, low, high = asymmetric_grid(self.input_low.detach(), self.input_range.detach(), self.levels)
+        return low, high
+
+    def quantization_parameters(self) -> tuple[Tensor, Tensor, int, int]:
+        """Return ``(scale, zero_point, quant_min, quant_max)`` of the tuned range."""
+        low, width = self.input_low.detach().float(), self.input_range.detach().float()
+        step, zero_point, _, _ = asymmetric_grid(low, width, self.levels)
+        zero_points = zero_point.flatten().to(torch.int32) + self.quant_min
+        return step.flatten(), zero_points, self.quant_min, self.quant_max
+
+    def _assign(self, low: Tensor, high: Tensor) -> None:
+        width = high - low
+        widest = width.max()
+        # all channels constant: the share of nothing is nothing, and a range of zero has no gradient
+        least = torch.where(widest > 0, widest * _MIN_RANGE_SHARE, _MIN_SCALE)
+        correction = (width.clamp_min(least) - width) / 2
+        self.input_low.copy_(low - correction)
+        self.input_range.copy_(width + 2 * correction)
+
+
+_CLASSES: dict[QuantizationMode, Callable[[QuantizerConfig, tuple[int, ...], int], Quantizer]] = {
+    "symmetric": SymmetricQuantizer,
+    "asymmetric": AsymmetricQuantizer,
+}
+
+
+def build_quantizer(config: QuantizerConfig, shape: Sequence[int], channel_axis: int) -> Quantizer:
+    """Build the quantizer of one place.
+
+    Args:
+        config: Number format.
+        shape: Shape of the tensors to quantize; only its length and its channels count.
+        channel_axis: Axis of the channels in it, used when ``config.per_channel``; may count from the end.
+
+    Returns:
+        A quantizer with parameters of shape ``(1,)`` per tensor, or ``[..., C, ...]`` with ones elsewhere.
+
+    >>> build_quantizer(QuantizerConfig(per_channel=True, signed=True), (8, 3, 5, 5), 0).scale.shape
+    torch.Size([8, 1, 1, 1])
+    """
+    build = _CLASSES[config.mode]
+    if not config.per_channel:
+        return build(config, (1,), -1)
+    if not -len(shape) <= channel_axis < len(shape):
+        raise ValueError(f"`channel_axis` must be an axis of the shape {tuple(shape)}, got {channel_axis}")
+    axis = channel_axis % len(shape)
+    return build(config, tuple(size if dim == axis else 1 for dim, size in enumerate(shape)), axis)
+
+
+def _shorten(values: Tensor) -> str:
+    """Write a few values for an error message."""
+    head = ", ".join(f"{value:.4g}" for value in values.flatten()[:4].tolist())
+    return f"[{head}{', ...' if values.numel() > 4 else ''}]"
