@@ -1,0 +1,21 @@
+"""Configuration: models that check themselves, reading of JSON and YAML, JSON Schema."""
+
+from __future__ import annotations
+
+from lightning_nncf.config.algorithm import AlgorithmConfig, BatchNormAdaptationConfig
+from lightning_nncf.config.base import StrictModel
+from lightning_nncf.config.registry import algorithm_config, algorithm_names, register_algorithm_config
+from lightning_nncf.config.root import InputInfo, NNCFConfig
+from lightning_nncf.config.schema import json_schema
+
+__all__ = [
+    "AlgorithmConfig",
+    "BatchNormAdaptationConfig",
+    "InputInfo",
+    "NNCFConfig",
+    "StrictModel",
+    "algorithm_config",
+    "algorithm_names",
+    "json_schema",
+    "register_algorithm_config",
+]
