@@ -1,0 +1,18 @@
+"""Passes over data that set what training does not: ranges and batch-norm statistics."""
+
+from __future__ import annotations
+
+from lightning_nncf.calibration.batch_norm import adapt_batch_norm
+from lightning_nncf.calibration.data import CalibrationData, plain_progress, require_samples, run, run_batches
+from lightning_nncf.calibration.reduce import Reduce, process_group_reduce
+
+__all__ = [
+    "CalibrationData",
+    "Reduce",
+    "adapt_batch_norm",
+    "plain_progress",
+    "process_group_reduce",
+    "require_samples",
+    "run",
+    "run_batches",
+]

@@ -1,0 +1,162 @@
+"""Initialization of quantizer ranges from weights and from data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.algorithms.quantization.range_statistics import RangeStatistics, RangeType, reduce_statistics
+from lightning_nncf.calibration import CalibrationData, Reduce, require_samples, run_batches
+from lightning_nncf.errors import InitializationError
+
+__all__ = ["RangeTask", "initialize_ranges"]
+
+_log = logging.getLogger(__name__)
+
+_DESCRIPTION = "Range initialization"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeTask:
+    """One quantizer to initialize.
+
+    Args:
+        name: Name of the quantizer for messages.
+        quantizer: The quantizer; it appears in one task, however many places share it.
+        weight: The weight that it quantizes; ``None`` for an activation, whose statistics come from data.
+        type: Which statistics set the range.
+        num_samples: Samples to collect per process; 0 leaves the range as it is, in the weights too.
+    """
+
+    name: str
+    quantizer: Quantizer
+    weight: nn.Parameter | None = None
+    type: RangeType = "mixed_min_max"
+    num_samples: int = 256
+
+
+def initialize_ranges(tasks: Sequence[RangeTask], data: CalibrationData) -> None:
+    """Set the ranges of quantizers; those of activations in one pass of the network with all of them bypassed.
+
+    The network is expected in evaluation mode. In several processes the statistics are combined, so that all get the
+    same ranges to the bit. A quantizer that several places share gets the smallest low and the largest high of them.
+
+    Args:
+        tasks: The quantizers, also those whose range stays (they are bypassed during the pass).
+        data: The data; not touched when only weights are to be initialized.
+
+    Raises:
+        InitializationError: The data is empty, or a quantizer saw nothing or values that are NaN or infinite.
+    """
+    for task in tasks:
+        if task.weight is not None and task.num_samples > 0:
+            statistics = _new_statistics(task)
+            statistics.update(task.weight)
+            _set_range(task, *statistics.result())
+    collectors = [_Collector(task) for task in tasks if task.weight is None and task.num_samples > 0]
+    if collectors:
+        require_samples(data, _collect(tasks, collectors, data), _DESCRIPTION)
+        if data.reduce is not None:
+            _equalize_calls(collectors, data.reduce)
+            reduce_statistics([statistics for collector in collectors for statistics in collector.calls], data.reduce)
+        for collector in collectors:
+            _set_range(collector.task, *_merge(collector))
+
+
+@dataclass
+class _Collector:
+    """Statistics of one activation quantizer: one set for each of its calls in a forward pass."""
+
+    task: RangeTask
+    calls: list[RangeStatistics] = field(default_factory=list)
+    call: int = 0
+    seen: int = 0
+
+    def hook(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if self.seen >= self.task.num_samples:
+            return
+        if self.call == len(self.calls):
+            self.calls.append(_new_statistics(self.task))
+        self.calls[self.call].update(inputs[0])
+        self.call += 1
+
+    def end_batch(self, size: int) -> None:
+        self.call = 0
+        self.seen += size
+
+
+def _new_statistics(task: RangeTask) -> RangeStatistics:
+    """Prepare statistics that fit a quantizer; weights are one sample."""
+    quantizer = task.quantizer
+    kind: RangeType = task.type if task.weight is None else "min_max"
+    size = next(quantizer.parameters()).numel()
+    return RangeStatistics(kind, size, quantizer.axis, symmetric=quantizer.config.mode == "symmetric")
+
+
+def _collect(tasks: Sequence[RangeTask], collectors: Sequence[_Collector], data: CalibrationData) -> int:
+    """Run the data through the network and return the number of samples."""
+    seen = 0
+    with ExitStack() as stack:
+        stack.enter_context(_bypassed([task.quantizer for task in tasks]))
+        for collector in collectors:
+            handle = collector.task.quantizer.register_forward_pre_hook(collector.hook)
+            stack.callback(handle.remove)
+        for size in run_batches(data, max(item.task.num_samples for item in collectors), _DESCRIPTION):
+            seen += size
+            for collector in collectors:
+                collector.end_batch(size)
+    return seen
+
+
+@contextmanager
+def _bypassed(quantizers: Sequence[Quantizer]) -> Iterator[None]:
+    """Let quantizers pass their input unchanged for a while."""
+    states = [quantizer.enabled for quantizer in quantizers]
+    try:
+        for quantizer in quantizers:
+            quantizer.enabled = False
+        yield
+    finally:
+        for quantizer, state in zip(quantizers, states, strict=True):
+            quantizer.enabled = state
+
+
+def _equalize_calls(collectors: Sequence[_Collector], reduce: Reduce) -> None:
+    """Give every process the same number of statistics, where the path through the network depends on the data."""
+    counts = reduce(torch.tensor([len(collector.calls) for collector in collectors]), "max").tolist()
+    for collector, count in zip(collectors, counts, strict=True):
+        collector.calls.extend(_new_statistics(collector.task) for _ in range(count - len(collector.calls)))
+
+
+def _merge(collector: _Collector) -> tuple[Tensor, Tensor]:
+    """Return the smallest low and the largest high of all calls of a quantizer."""
+    results = [statistics.result() for statistics in collector.calls if statistics.count > 0]
+    if not results:
+        raise InitializationError(
+            f"quantizer {collector.task.name!r} saw no value during range initialization; give data that reaches it, "
+            "or put it in `ignored_scopes`"
+        )
+    lows, highs = zip(*results, strict=True)
+    return torch.stack(lows).amin(0), torch.stack(highs).amax(0)
+
+
+def _set_range(task: RangeTask, low: Tensor, high: Tensor) -> None:
+    """Set the range of one quantizer, naming it in what goes wrong."""
+    try:
+        task.quantizer.set_range(low, high)
+    except InitializationError as error:
+        raise InitializationError(f"quantizer {task.name!r}: {error}") from error
+    config = task.quantizer.config
+    if config.mode == "symmetric" and config.signed is False and bool((low < 0).any()):
+        _log.warning(
+            "quantizer %r is configured as unsigned but its data reach down to %.4g: negative values become zero",
+            task.name,
+            float(low.min()),
+        )
