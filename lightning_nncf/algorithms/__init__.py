@@ -1,0 +1,1 @@
+"""Compression algorithms, one folder each; none imports another."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from lightning_nncf.calibration.batch_norm import adapt_batch_norm
 from lightning_nncf.calibration.data import CalibrationData, plain_progress, require_samples, run, run_batches
-from lightning_nncf.calibration.reduce import Reduce, process_group_reduce
+from lightning_nncf.calibration.reduce import Reduce, distributed_reduce, process_group_reduce
 
 __all__ = [
     "CalibrationData",
     "Reduce",
     "adapt_batch_norm",
+    "distributed_reduce",
     "plain_progress",
     "process_group_reduce",
     "require_samples",

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import torch.distributed as dist
 from torch import Tensor
 
-__all__ = ["Reduce", "process_group_reduce"]
+__all__ = ["Reduce", "distributed_reduce", "process_group_reduce"]
 
 _OPERATIONS = {"sum": dist.ReduceOp.SUM, "min": dist.ReduceOp.MIN, "max": dist.ReduceOp.MAX}
 
@@ -33,3 +33,13 @@ def process_group_reduce(values: Tensor, operation: Literal["sum", "min", "max"]
     combined = values.to("cuda") if on_gpu else values.clone()
     dist.all_reduce(combined, op=_OPERATIONS[operation])
     return combined.to(values.device)
+
+
+def distributed_reduce() -> Reduce | None:
+    """Return `process_group_reduce` where several processes train together, else nothing.
+
+    >>> distributed_reduce() is None
+    True
+    """
+    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return process_group_reduce if together else None

@@ -1,0 +1,1 @@
+"""What all algorithms share: their base class, registry, composition and checkpoints."""

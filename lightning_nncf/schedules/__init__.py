@@ -1,0 +1,1 @@
+"""Schedules: what counts steps, and pure functions of progress."""

@@ -1,0 +1,1 @@
+"""Statistics of compressed networks as torchmetrics metrics."""

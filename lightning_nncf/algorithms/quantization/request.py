@@ -1,0 +1,105 @@
+"""What a configuration asks of the placement and the initialization of quantizers on one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from lightning_nncf.algorithms.quantization.config import GroupConfig, QuantizationConfig, QuantizerGroup, RangeConfig
+from lightning_nncf.algorithms.quantization.placement import Constraints, GroupSettings, PlacementSettings
+from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.errors import ConfigError, HookError
+from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
+from lightning_nncf.graph.hooks import sites
+from lightning_nncf.graph.scopes import scope_filter
+
+__all__ = ["placement_settings", "ranges_of"]
+
+_GROUPS: dict[str, QuantizerGroup] = {"weight": "weights", "activation": "activations"}
+
+
+def placement_settings(
+    config: QuantizationConfig, root: NNCFConfig, network: nn.Module, graph: NetworkGraph
+) -> PlacementSettings:
+    """Translate a configuration into what the placement understands.
+
+    Raises:
+        ScopeError: A scope matches nothing in the network.
+    """
+    scopes = _Scopes(network, graph, validate=config.validate_scopes)
+    everywhere = scopes.inside(root.ignored_scopes, root.target_scopes)
+    here = scopes.inside(config.ignored_scopes, config.target_scopes)
+
+    def accepts(point: InsertionPoint) -> bool:
+        try:
+            return bool(sites(graph, network, point))
+        except HookError:
+            return False
+
+    return PlacementSettings(
+        target_device=root.target_device,
+        weights=_group(config, "weights", config.weights, scopes),
+        activations=_group(config, "activations", config.activations, scopes),
+        ignored=lambda address: not (everywhere(address) and here(address)),
+        accepts=accepts,
+        quantize_inputs=config.quantize_inputs,
+        quantize_outputs=config.quantize_outputs,
+        overflow_fix=config.overflow_fix,
+    )
+
+
+def ranges_of(
+    config: QuantizationConfig, network: nn.Module, graph: NetworkGraph, points: Sequence[QuantizationPoint]
+) -> list[RangeConfig]:
+    """Find the range initialization of every point.
+
+    Raises:
+        ConfigError: A point is concerned by none or by several entries of ``initializer.range``.
+    """
+    entries = config.initializer.range
+    scopes = _Scopes(network, graph, validate=config.validate_scopes)
+    inside = [scopes.inside(entry.ignored_scopes, entry.target_scopes) for entry in entries]
+    chosen = []
+    for point in points:
+        found = [
+            index
+            for index, entry in enumerate(entries)
+            if entry.target_quantizer_group in (None, _GROUPS[point.kind]) and inside[index](point.point.address)
+        ]
+        if len(found) != 1:
+            which = "no entry" if not found else "entries " + " and ".join(map(str, found))
+            raise ConfigError(
+                f"`initializer.range`: the {point.kind} quantizer at {str(point.point)!r} is concerned by {which}; "
+                "every quantizer must be concerned by exactly one (see target_scopes, ignored_scopes and "
+                "target_quantizer_group)"
+            )
+        chosen.append(entries[found[0]])
+    return chosen
+
+
+@dataclass(frozen=True)
+class _Scopes:
+    """Scopes on one graph."""
+
+    network: nn.Module
+    graph: NetworkGraph
+    validate: bool
+
+    def inside(self, ignored: Sequence[str], target: Sequence[str] | None) -> Callable[[str], bool]:
+        """Return whether an address is targeted and not ignored."""
+        types = {name: type(module).__name__ for name, module in self.network.named_modules(remove_duplicate=False)}
+        addresses = [op.address for op in self.graph.ops()]
+        return scope_filter(addresses, ignored=ignored, target=target, module_types=types, validate=self.validate)
+
+
+def _group(config: QuantizationConfig, name: QuantizerGroup, group: GroupConfig, scopes: _Scopes) -> GroupSettings:
+    inside = scopes.inside(group.ignored_scopes, group.target_scopes)
+    return GroupSettings(
+        constraints=Constraints(
+            mode=config.mode_of(name), bits=group.bits, signed=group.signed, per_channel=group.per_channel
+        ),
+        ignored=lambda address: not inside(address),
+    )

@@ -1,0 +1,269 @@
+"""Compression as one Lightning callback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+
+from lightning_nncf.callback.capture import capture_run
+from lightning_nncf.callback.loaders import calibration_data
+from lightning_nncf.callback.report import layer_table, statistics_table, write_layers
+from lightning_nncf.callback.steps import StepRunner
+from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.checkpoint import SECTION, config_differences, make_section, read_section, restore_module
+from lightning_nncf.core.compressed import CompressedNetwork
+from lightning_nncf.core.inputs import Arguments
+from lightning_nncf.core.network import find_network
+from lightning_nncf.errors import CheckpointError, ConfigError
+from lightning_nncf.export import check_writable
+from lightning_nncf.graph.preserve import preserved
+from lightning_nncf.graph.trace import trace
+
+__all__ = ["NNCFCallback"]
+
+log = logging.getLogger(__name__)
+
+
+class NNCFCallback(Callback):
+    """Compress the network of a LightningModule while it is trained, then export and prove it.
+
+    Add it to ``Trainer(callbacks=[...])`` and call ``fit`` with a trained module: the network is captured, the
+    algorithms of the configuration are inserted, initialized with batches of the train loader and trained with it. At
+    the end an ONNX file is written and compared with PyTorch in ONNX Runtime and OpenVINO. Checkpoints hold everything
+    that is needed to go on.
+
+    Args:
+        config: NNCF configuration: path of a JSON (comments allowed) or YAML file, or the same keys inline.
+        network: Path of the network in the module, as in ``model.backbone``; an empty string is the module itself.
+            Default: the module's only child with parameters, else the module itself.
+        export_path: Where to write the ONNX file after ``fit``, relative to the Trainer's ``default_root_dir``;
+            ``null`` writes none.
+        export_format: ``qdq`` for standard QuantizeLinear and DequantizeLinear, ``openvino_fq`` for FakeQuantize.
+        opset: ONNX opset of the exported file.
+        verify: Run the exported file in ONNX Runtime and OpenVINO, and fail if it disagrees with PyTorch.
+
+    Raises:
+        ConfigError: The configuration is wrong; the message names the key.
+    """
+
+    def __init__(
+        self,
+        config: str | Path | dict[str, Any] | NNCFConfig,
+        *,
+        network: str | None = None,
+        export_path: str | Path | None = "model.onnx",
+        export_format: Literal["qdq", "openvino_fq"] = "qdq",
+        opset: int = 21,
+        verify: bool = True,
+    ) -> None:
+        super().__init__()
+        if export_format not in ("qdq", "openvino_fq"):
+            raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
+        self.config = NNCFConfig.load(config)
+        self.network_path = network
+        self.export_path = None if export_path is None else Path(export_path)
+        self.export_format = export_format
+        self.opset = opset
+        self.verify = verify
+        self.compressed: CompressedNetwork | None = None
+        self.exported: Path | None = None
+        self._module: Any = None
+        self._samples: Arguments | None = None
+        self._last_global_step = -1
+        self._loss_taken = False
+
+    # Life cycle -------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Prepare to insert the algorithms once Lightning has made and restored the module.
+
+        The network may come into being in the module's own ``setup`` or ``configure_model``, which run after this hook,
+        and a checkpoint fixes the structure. So the work is done in front of the strategy's ``setup``: after both, but
+        before the optimizers are created.
+        """
+        if stage == "fit" and self.export_path is not None and trainer.is_global_zero:
+            check_writable(self._target(trainer))
+        if self._module is not None and self._module is not pl_module:
+            self._release()
+        if self._module is None:
+            self._module = pl_module
+            wrap(pl_module, "on_load_checkpoint", BeforeCall, self._restore)
+            wrap(pl_module, "on_save_checkpoint", AfterCall, self._save)
+        if self.compressed is None:
+            wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
+
+    def _before_strategy_setup(self, trainer: Any) -> None:
+        """Capture the network and insert the algorithms, unless a checkpoint has done so."""
+        unwrap(trainer.strategy, "setup")
+        if self.compressed is None and trainer.state.fn == "fit":
+            self._build(trainer, self._module)
+        if trainer.state.fn == "fit":
+            wrap(self._module, "training_step", AddLoss, self._take_loss)
+        if self.compressed is None:
+            rank_zero_warn(
+                f"`{trainer.state.fn}` runs the plain network: it was neither trained with this NNCFCallback nor "
+                "loaded from a checkpoint written with it"
+            )
+
+    def _build(self, trainer: Any, module: Any) -> None:
+        """Capture the network with the Trainer's data and insert the algorithms."""
+        self.network_path, network = find_network(module, self.network_path)
+        with isolate_rng(), preserved(module):
+            run = capture_run(trainer, module, network, self.config)
+            graph = trace(network, run)
+        self._samples = graph.example_inputs
+        self.compressed = CompressedNetwork.build(network, self.config, graph)
+        for line in self._summary():
+            rank_zero_info(line)
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Initialize from the train loader, unless a checkpoint brought the state."""
+        if self.compressed is None or self.compressed.initialized:
+            return
+        trainer.fit_loop.setup_data()
+        runner = StepRunner(pl_module, self.compressed.network)
+        with preserved(pl_module, batch_norm=False):
+            self.compressed.initialize(calibration_data(trainer, pl_module, runner))
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        """Tell the schedulers that an epoch begins."""
+        if self.compressed is not None:
+            self.compressed.epoch_step()
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Tell the schedulers that an optimizer step begins; batches that only add to its gradients are none."""
+        if self.compressed is not None and trainer.global_step != self._last_global_step:
+            self._last_global_step = trainer.global_step
+            self.compressed.step()
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the statistics."""
+        if self.compressed is None:
+            return
+        statistics = {f"compression/{name}": value for name, value in self.compressed.statistics().items()}
+        if statistics:
+            pl_module.log_dict(statistics, rank_zero_only=True)
+        if not pl_module.automatic_optimization and not self._loss_taken and self.compressed.loss() is not None:
+            rank_zero_warn(
+                f"{type(pl_module).__name__} optimizes manually and never added `callback.compression_loss()` to its "
+                "loss; the compression cannot reach its target"
+            )
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Show what was reached, write the ONNX file and prove it; on rank zero alone."""
+        if self.compressed is None or not trainer.is_global_zero:
+            return
+        rank_zero_info(statistics_table(self.compressed.statistics()))
+        if self.export_path is not None and not trainer.interrupted:
+            target = self._target(trainer)
+            write_layers(self.compressed.rows(), target.with_suffix(".layers.csv"))
+            self.export(target)
+
+    def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Give the module its own training step back; the network stays compressed."""
+        unwrap(trainer.strategy, "setup")
+        unwrap(pl_module, "training_step")
+
+    # What users call --------------------------------------------------------------------------------------------------
+
+    def compression_loss(self) -> Tensor:
+        """Return the algorithms' loss, for modules that optimize manually; zero if there is none."""
+        self._loss_taken = True
+        loss = None if self.compressed is None else self.compressed.loss()
+        return torch.zeros(()) if loss is None else loss
+
+    def export(self, path: str | Path) -> Path:
+        """Export the compressed network and prove the file.
+
+        Args:
+            path: File to write.
+
+        Returns:
+            The path.
+
+        Raises:
+            ExportError: There is no compressed network, or the file cannot be written.
+            VerificationError: The file disagrees with PyTorch.
+        """
+        if self.compressed is None:
+            raise ConfigError("there is no compressed network yet; call `trainer.fit` first")
+        self.exported = export_and_verify(
+            self.compressed,
+            self._samples or self.compressed.example_inputs(),
+            Path(path),
+            export_format=self.export_format,
+            opset=self.opset,
+            verify=self.verify,
+        )
+        return self.exported
+
+    def strip(self) -> None:
+        """Take everything out of the module again: it becomes the plain module with the trained weights."""
+        if self.compressed is not None:
+            self.compressed.strip()
+        self._release()
+
+    # Checkpoints ------------------------------------------------------------------------------------------------------
+
+    def _save(self, checkpoint: dict[str, Any]) -> None:
+        """Add our section to a checkpoint that Lightning is about to write."""
+        if self.compressed is not None:
+            section = make_section(self.compressed, self.network_path or "", self._module)
+            section["last_global_step"] = self._last_global_step
+            checkpoint[SECTION] = section
+
+    def _restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Bring the structure of a checkpoint about before Lightning loads its weights."""
+        section = read_section(checkpoint)
+        if section is None:
+            if self.compressed is not None:
+                raise CheckpointError(
+                    "the checkpoint was saved without compression, but the network is compressed already; load it "
+                    "before the first `fit` with this callback, or use a new module and callback"
+                )
+            return
+        if self.compressed is None:
+            self.network_path, self.compressed = restore_module(self._module, checkpoint, self.config)
+        elif self.compressed.structure() == section["structure"]:
+            self.compressed.load_state_dict(section["state"])
+        else:
+            if differences := config_differences(section["config"], self.config):
+                raise CheckpointError("the checkpoint was saved with another configuration: " + "; ".join(differences))
+            self.compressed.strip()
+            self.network_path, self.compressed = restore_module(self._module, checkpoint, self.config)
+        self._last_global_step = section["last_global_step"]
+
+    # Details ----------------------------------------------------------------------------------------------------------
+
+    def _take_loss(self) -> Tensor | None:
+        return None if self.compressed is None else self.compressed.loss()
+
+    def _target(self, trainer: Any) -> Path:
+        """Return where the ONNX file goes."""
+        assert self.export_path is not None
+        return Path(trainer.default_root_dir) / self.export_path
+
+    def _summary(self) -> list[str]:
+        """Return what was inserted, for the user to read."""
+        assert self.compressed is not None
+        lines = [line for algorithm in self.compressed.algorithms for line in algorithm.summary()]
+        return [*lines, layer_table(self.compressed.rows())]
+
+    def _release(self) -> None:
+        """Forget the module and restore its methods."""
+        if self._module is not None:
+            for name in ("on_load_checkpoint", "on_save_checkpoint", "training_step"):
+                unwrap(self._module, name)
+        self._module = None
+        self.compressed = None
+        self._samples = None
+        self._last_global_step = -1

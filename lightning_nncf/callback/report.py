@@ -1,0 +1,82 @@
+"""Tables for people: what was inserted, what was reached, and every layer in a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import MINIMAL
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ["layer_table", "render", "statistics_table", "write_layers"]
+
+_GROUPED = ("algorithm", "kind", "bits", "mode", "granularity", "levels")
+
+
+def render(table: Table) -> str:
+    """Return a table as plain text."""
+    console = Console(file=io.StringIO(), width=110, force_terminal=False)
+    console.print(table)
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return output.getvalue().rstrip("\n")
+
+
+def layer_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Count compressed places by what they have in common.
+
+    >>> print(layer_table([{"algorithm": "quantization", "kind": "weight", "bits": 8}] * 2))
+           Compressed places
+     algorithm    │ kind   │ bits │ count
+    ──────────────┼────────┼──────┼───────
+     quantization │ weight │ 8    │     2
+    """
+    columns = [name for name in _GROUPED if any(name in row for row in rows)]
+    counts = Counter(tuple(str(row.get(name, "")) for name in columns) for row in rows)
+    table = Table(title="Compressed places", box=MINIMAL)
+    for name in columns:
+        table.add_column(name)
+    table.add_column("count", justify="right")
+    for key, count in counts.items():
+        table.add_row(*key, str(count))
+    return "\n".join(line.rstrip() for line in render(table).splitlines())
+
+
+def statistics_table(statistics: Mapping[str, float]) -> str:
+    """Write statistics as a table with one row each.
+
+    >>> print(statistics_table({"size_mb": 0.25}))
+    Compression statistics
+     statistic │  value
+    ───────────┼────────
+     size_mb   │   0.25
+    """
+    table = Table(title="Compression statistics", box=MINIMAL, title_justify="left")
+    table.add_column("statistic")
+    table.add_column("value", justify="right")
+    for name, value in statistics.items():
+        table.add_row(name, f"{value:.4g}")
+    return "\n".join(line.rstrip() for line in render(table).splitlines())
+
+
+def write_layers(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write one line per compressed place as CSV, by way of a temporary file."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,83 @@
+"""Methods of a LightningModule and a strategy, wrapped on the instance for as long as they are needed.
+
+The wrappers are classes of this module and not closures, so that modules stay picklable for spawned processes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+__all__ = ["AddLoss", "AfterCall", "BeforeCall", "Mute", "unwrap", "wrap"]
+
+
+class _Wrapper:
+    """A callable in front of a bound method, recognised as that method by Lightning."""
+
+    def __init__(self, method: Callable[..., Any], action: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, method)
+        self.method = method
+        self.action = action
+
+
+class BeforeCall(_Wrapper):
+    """Run an action with the same arguments, then the method."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run both."""
+        self.action(*args, **kwargs)
+        return self.method(*args, **kwargs)
+
+
+class AfterCall(_Wrapper):
+    """Run the method, then an action with the same arguments."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run both and return what the method returned."""
+        result = self.method(*args, **kwargs)
+        self.action(*args, **kwargs)
+        return result
+
+
+class AddLoss(_Wrapper):
+    """Run a training step and add a loss, given by the action, to the one it returns."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step.
+
+        Returns:
+            What the step returned, its tensor or its ``loss`` increased; nothing if the step returned nothing.
+        """
+        output = self.method(*args, **kwargs)
+        loss: Tensor | None = self.action()
+        if loss is None or output is None:
+            return output
+        if isinstance(output, Mapping):
+            return {**output, "loss": output["loss"] + loss}
+        return output + loss
+
+
+class Mute(_Wrapper):
+    """Do nothing instead of a logging method."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Ignore the call."""
+
+
+def wrap(owner: Any, name: str, wrapper: type[_Wrapper], action: Callable[..., Any]) -> None:
+    """Put a wrapper in front of a method of one instance; what it had is kept for `unwrap`."""
+    setattr(owner, name, wrapper(getattr(owner, name), action))
+
+
+def unwrap(owner: Any, name: str) -> None:
+    """Take the wrapper away from a method of an instance, if there is one."""
+    wrapper = vars(owner).get(name)
+    if not isinstance(wrapper, _Wrapper):
+        return
+    if getattr(wrapper.method, "__self__", None) is owner:
+        delattr(owner, name)
+    else:
+        setattr(owner, name, wrapper.method)

@@ -1,0 +1,97 @@
+"""The base class of all compression algorithms."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.stage import CompressionStage
+from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.schedules.scheduler import Scheduler
+
+__all__ = ["Algorithm"]
+
+
+class Algorithm(ABC):
+    """One way to compress a network.
+
+    The life of an algorithm: `build` on a captured graph (or `restore` from a checkpoint), `initialize` with data,
+    then training with `loss` and `scheduler`. Everything that training changes is a parameter or a buffer of the
+    modules it inserted, or in `state_dict`; everything that fixes their shape is in `structure`.
+
+    Args:
+        config: Settings of this algorithm.
+        root: The whole configuration, for keys that all algorithms share.
+    """
+
+    name: ClassVar[str]
+    """Value of ``algorithm`` in the configuration."""
+    priority: ClassVar[int]
+    """Order at one weight or activation, ascending: pruning 2, sparsity 3, quantization 11."""
+
+    def __init__(self, config: Any, root: NNCFConfig) -> None:
+        self.config = config
+        self.root = root
+        self.scheduler = Scheduler()
+
+    @abstractmethod
+    def build(self, network: nn.Module, graph: NetworkGraph) -> None:
+        """Insert the modules of this algorithm; deterministic and without data.
+
+        Args:
+            network: The network to change in place.
+            graph: Its captured graph.
+        """
+
+    @abstractmethod
+    def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
+        """Insert the modules again from the `structure` of a checkpoint, without graph or data."""
+
+    @abstractmethod
+    def structure(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON-able values."""
+
+    def initialize(self, network: nn.Module, data: CalibrationData) -> None:  # noqa: B027
+        """Set parameters from data; called once, not when a checkpoint brings them."""
+
+    def activate(self) -> None:  # noqa: B027
+        """Let the inserted modules act; called once they are initialized or loaded."""
+
+    def loss(self) -> Tensor | None:
+        """Return the term to add to the training loss, or nothing."""
+        return None
+
+    @property
+    def stage(self) -> CompressionStage:
+        """How far this algorithm has compressed the network."""
+        return CompressionStage.FULLY_COMPRESSED
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return new metrics that describe this algorithm's effect, by name."""
+        return {}
+
+    def observations(self) -> dict[str, Tensor]:
+        """Return what `metrics` are updated with, by argument name."""
+        return {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row of plain values per compressed place, for tables and artifacts."""
+        return []
+
+    def summary(self) -> list[str]:
+        """Return short lines for people: what was done and what was left out, and why."""
+        return []
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return state that is not in parameters or buffers, as JSON-able values."""
+        return {"scheduler": self.scheduler.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set state from `state_dict`."""
+        self.scheduler.load_state_dict(dict(state["scheduler"]))

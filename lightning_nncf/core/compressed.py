@@ -1,0 +1,175 @@
+"""A network together with the algorithms that compress it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.algorithm import Algorithm
+from lightning_nncf.core.inputs import Arguments, describe, generate
+from lightning_nncf.core.registry import create_algorithms
+from lightning_nncf.core.stage import CompressionStage
+from lightning_nncf.errors import HookError
+from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.graph.hooks import inserted, strip
+from lightning_nncf.graph.preserve import preserved
+
+__all__ = ["CompressedNetwork"]
+
+
+class CompressedNetwork:
+    """All algorithms of one configuration at work on one network.
+
+    The network is changed in place: it keeps its class, its parameters and their names. `compress` makes one from a
+    plain network, `restore` one from what `structure` returned.
+
+    Args:
+        network: The network.
+        config: The configuration.
+        algorithms: Its algorithms, already inserted.
+        inputs: Description of the network's inputs, see `lightning_nncf.core.inputs.describe`.
+        graph: The captured graph; none after `restore`.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: NNCFConfig,
+        algorithms: list[Algorithm],
+        inputs: Any,
+        graph: NetworkGraph | None = None,
+    ) -> None:
+        self.network = network
+        self.config = config
+        self.algorithms = algorithms
+        self.inputs = inputs
+        self.graph = graph
+        self.initialized = False
+        metrics = {name: metric for algorithm in algorithms for name, metric in algorithm.metrics().items()}
+        self._metrics = MetricCollection(metrics) if metrics else None  # type: ignore[arg-type]
+
+    @classmethod
+    def build(cls, network: nn.Module, config: NNCFConfig, graph: NetworkGraph) -> CompressedNetwork:
+        """Insert the algorithms of a configuration into a network whose graph was captured.
+
+        Raises:
+            HookError: The network is compressed already.
+        """
+        if any(True for _ in inserted(network)):
+            raise HookError(
+                f"{type(network).__name__} is compressed already; call `strip()` first to compress it in another way"
+            )
+        algorithms = create_algorithms(config)
+        try:
+            for algorithm in algorithms:
+                algorithm.build(network, graph)
+        except BaseException:
+            strip(network)
+            raise
+        inputs = None if graph.example_inputs is None else describe(graph.example_inputs)
+        return cls(network, config, algorithms, inputs, graph)
+
+    @classmethod
+    def restore(cls, network: nn.Module, config: NNCFConfig, structure: Mapping[str, Any]) -> CompressedNetwork:
+        """Insert the algorithms again as `structure` says, without data; the state dict is loaded by the caller."""
+        algorithms = create_algorithms(config)
+        try:
+            for algorithm in algorithms:
+                algorithm.restore(network, structure["algorithms"][algorithm.name])
+        except BaseException:
+            strip(network)
+            raise
+        compressed = cls(network, config, algorithms, structure["inputs"])
+        if structure["initialized"]:
+            compressed.activate()
+        return compressed
+
+    def structure(self) -> dict[str, Any]:
+        """Return what `restore` needs, as JSON-able values."""
+        return {
+            "algorithms": {algorithm.name: algorithm.structure() for algorithm in self.algorithms},
+            "inputs": self.inputs,
+            "initialized": self.initialized,
+        }
+
+    def initialize(self, data: CalibrationData) -> None:
+        """Set everything that needs data, then let the algorithms act.
+
+        The network runs in evaluation mode; its mode and all random number generators are left as they were.
+        """
+        with isolate_rng(), preserved(self.network, batch_norm=False), torch.no_grad():
+            self.network.eval()
+            for algorithm in self.algorithms:
+                algorithm.initialize(self.network, data)
+        self.activate()
+
+    def activate(self) -> None:
+        """Let the algorithms act on the network; called by `initialize` and after loading a state."""
+        for algorithm in self.algorithms:
+            algorithm.activate()
+        self.initialized = True
+
+    def example_inputs(self, seed: int = 0) -> Arguments:
+        """Make inputs of the shapes seen when the network was captured."""
+        if self.inputs is None:
+            raise HookError("the network was never called while it was captured, so its inputs are unknown")
+        args, kwargs = generate(self.inputs, torch.Generator().manual_seed(seed))
+        return args, kwargs
+
+    def loss(self) -> Tensor | None:
+        """Return the sum of the algorithms' losses, or nothing if none has one."""
+        losses = [loss for loss in (algorithm.loss() for algorithm in self.algorithms) if loss is not None]
+        return torch.stack([loss.reshape(()) for loss in losses]).sum() if losses else None
+
+    @property
+    def stage(self) -> CompressionStage:
+        """How far the network is compressed by all algorithms together."""
+        if not self.initialized:
+            return CompressionStage.UNCOMPRESSED
+        return CompressionStage.combine(algorithm.stage for algorithm in self.algorithms)
+
+    def epoch_step(self) -> None:
+        """Tell every scheduler that an epoch begins."""
+        for algorithm in self.algorithms:
+            algorithm.scheduler.epoch_step()
+
+    def step(self) -> None:
+        """Tell every scheduler that an optimizer step begins."""
+        for algorithm in self.algorithms:
+            algorithm.scheduler.step()
+
+    def statistics(self) -> dict[str, float]:
+        """Return all statistics as plain numbers by name."""
+        if self._metrics is None:
+            return {}
+        self._metrics.reset()
+        observations: dict[str, Tensor] = {}
+        for algorithm in self.algorithms:
+            observations.update(algorithm.observations())
+        self._metrics.update(**observations)
+        return {name: float(value) for name, value in self._metrics.compute().items()}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per compressed place of every algorithm."""
+        return [{"algorithm": a.name, **row} for a in self.algorithms for row in a.rows()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that is not in the network's own state dict."""
+        return {algorithm.name: algorithm.state_dict() for algorithm in self.algorithms}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the state from `state_dict`."""
+        for algorithm in self.algorithms:
+            algorithm.load_state_dict(state[algorithm.name])
+
+    def strip(self) -> nn.Module:
+        """Take everything out again and return the plain network."""
+        strip(self.network)
+        return self.network

@@ -1,0 +1,99 @@
+"""What a network is called with: described in checkpoints, made again for export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.config import InputInfo
+from lightning_nncf.errors import ConfigError
+
+__all__ = ["Arguments", "arguments_of", "describe", "generate", "inputs_from_info"]
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of one call."""
+
+
+def arguments_of(batch: Any) -> Arguments:
+    """Guess how a batch is given to a network.
+
+    A tensor is the only argument, a mapping of strings holds keyword arguments, and of a list or tuple the first
+    element counts, since the rest are targets.
+
+    >>> arguments_of([torch.zeros(1), torch.ones(1)])
+    ((tensor([0.]),), {})
+    """
+    if isinstance(batch, Mapping):
+        return (), {str(key): value for key, value in batch.items()}
+    if isinstance(batch, (list, tuple)) and batch:
+        return arguments_of(batch[0])
+    return (batch,), {}
+
+
+def inputs_from_info(infos: Sequence[InputInfo], network: nn.Module) -> Arguments:
+    """Make the inputs that the ``input_info`` of a configuration describes, on the network's device."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    args: list[Tensor] = []
+    kwargs: dict[str, Tensor] = {}
+    for info in infos:
+        dtype = torch.long if info.type == "long" else torch.get_default_dtype()
+        size = tuple(info.sample_size)
+        if info.filler == "random":
+            generator = torch.Generator().manual_seed(0)
+            value = torch.rand(size, generator=generator).to(dtype)
+        else:
+            value = torch.full(size, int(info.filler == "ones"), dtype=dtype)
+        if info.keyword is None:
+            args.append(value.to(device))
+        else:
+            kwargs[info.keyword] = value.to(device)
+    return tuple(args), kwargs
+
+
+def describe(value: Any) -> Any:
+    """Describe nested inputs by plain values: shapes, dtypes and the largest integer.
+
+    Raises:
+        ConfigError: A value is neither a tensor nor a plain one.
+
+    >>> describe(([torch.zeros(2, 3)],))
+    {'tuple': [{'list': [{'shape': [2, 3], 'dtype': 'float32', 'high': 0}]}]}
+    """
+    if isinstance(value, Tensor):
+        integer = not value.is_floating_point() and value.numel() > 0
+        high = int(value.max()) if integer else 0
+        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), "high": high}
+    if isinstance(value, Mapping):
+        return {"dict": {str(key): describe(item) for key, item in value.items()}}
+    if isinstance(value, (list, tuple)):
+        return {"list" if isinstance(value, list) else "tuple": [describe(item) for item in value]}
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return {"value": value}
+    raise ConfigError(
+        f"the network is called with a {type(value).__name__}, which cannot be made again for export; "
+        "give it tensors in lists, tuples or dicts, or describe its inputs with `input_info`"
+    )
+
+
+def generate(description: Any, generator: torch.Generator) -> Any:
+    """Make inputs as `describe` described them, with random numbers.
+
+    >>> generate(describe((torch.zeros(2),)), torch.Generator().manual_seed(0))[0].shape
+    torch.Size([2])
+    """
+    if "shape" in description:
+        dtype: torch.dtype = getattr(torch, description["dtype"])
+        shape = tuple(description["shape"])
+        if dtype.is_floating_point:
+            return torch.randn(shape, generator=generator).to(dtype)
+        return torch.randint(0, int(description["high"]) + 1, shape, generator=generator).to(dtype)
+    if "dict" in description:
+        return {key: generate(item, generator) for key, item in description["dict"].items()}
+    if "list" in description:
+        return [generate(item, generator) for item in description["list"]]
+    if "tuple" in description:
+        return tuple(generate(item, generator) for item in description["tuple"])
+    return description["value"]

@@ -1,0 +1,40 @@
+"""What counts epochs and optimizer steps while schedules stay pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Counter of epochs and optimizer steps, the base of every scheduler.
+
+    Both counters start at -1, so that the first `epoch_step` or `step` makes them 0.
+
+    >>> scheduler = Scheduler()
+    >>> scheduler.epoch_step(); scheduler.step(); scheduler.step()
+    >>> scheduler.current_epoch, scheduler.current_step
+    (0, 1)
+    """
+
+    def __init__(self) -> None:
+        self.current_epoch = -1
+        self.current_step = -1
+
+    def epoch_step(self) -> None:
+        """Begin the next epoch."""
+        self.current_epoch += 1
+
+    def step(self) -> None:
+        """Begin the next optimizer step."""
+        self.current_step += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counters."""
+        return {"current_epoch": self.current_epoch, "current_step": self.current_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the counters from `state_dict`."""
+        self.current_epoch = int(state["current_epoch"])
+        self.current_step = int(state["current_step"])
