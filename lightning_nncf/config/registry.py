@@ -60,13 +60,13 @@ def algorithm_config(name: str) -> type[AlgorithmConfig]:
     """Find the configuration model of an algorithm, importing the package that registers it when needed.
 
     Raises:
-        ConfigError: If no such algorithm exists, or it is one of NNCF's that this version lacks.
+        ConfigError: If no such algorithm exists, it is one of NNCF's that this version lacks, or its package fails.
     """
     if name not in _registered:
         _import_own()
     if name not in _registered:
         for entry in _entries(name):
-            entry.load()
+            _load(entry)
     if name in _registered:
         return _registered[name]
     known = algorithm_names()
@@ -83,6 +83,15 @@ def algorithm_names() -> list[str]:
     """List every algorithm that can be named, without importing other packages."""
     _import_own()
     return sorted({*_registered, *(entry.name for entry in _entries())})
+
+
+def _load(entry: EntryPoint) -> None:
+    try:
+        entry.load()
+    except Exception as error:
+        raise ConfigError(
+            f"names {entry.name!r}, but the package that provides it cannot be imported ({entry.value}): {error}"
+        ) from error
 
 
 def _entries(name: str | None = None) -> list[EntryPoint]:

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lightning_nncf.algorithms.quantization.config import QuantizationConfig, RangeConfig
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.errors import ConfigError
+
+
+def test_defaults_are_those_of_nncf_2_13() -> None:
+    config = QuantizationConfig()
+    assert config.preset == "performance"
+    assert config.overflow_fix == "enable"
+    assert (config.quantize_inputs, config.quantize_outputs) == (True, False)
+    assert config.initializer.range == (RangeConfig(),)
+    assert (RangeConfig().type, RangeConfig().num_init_samples) == ("mixed_min_max", 256)
+    assert config.initializer.batchnorm_adaptation.num_bn_adaptation_samples == 2000
+    assert config.validate_scopes is True
+
+
+@pytest.mark.parametrize(
+    ("values", "modes"),
+    [
+        ({}, ("symmetric", "symmetric")),
+        ({"preset": "mixed"}, ("symmetric", "asymmetric")),
+        ({"preset": "mixed", "activations": {"mode": "symmetric"}}, ("symmetric", "symmetric")),
+        ({"weights": {"mode": "asymmetric"}}, ("asymmetric", "symmetric")),
+    ],
+    ids=["performance", "mixed", "own mode wins over mixed", "own mode wins over performance"],
+)
+def test_preset_gives_the_mode_unless_the_group_has_its_own(values: dict[str, Any], modes: tuple[str, str]) -> None:
+    config = QuantizationConfig.load(values)
+    assert (config.mode_of("weights"), config.mode_of("activations")) == modes
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "disable"), (False, "enable")])
+def test_disable_saturation_fix_becomes_overflow_fix(old: bool, new: str) -> None:
+    with pytest.warns(FutureWarning, match="`disable_saturation_fix` is deprecated: write `overflow_fix"):
+        assert QuantizationConfig.load({"disable_saturation_fix": old}).overflow_fix == new
+
+
+def test_disable_saturation_fix_must_be_a_boolean() -> None:
+    with (
+        pytest.warns(FutureWarning),
+        pytest.raises(ConfigError, match="`disable_saturation_fix` must be true or false, got 'yes'"),
+    ):
+        QuantizationConfig.load({"disable_saturation_fix": "yes"})
+
+
+@pytest.mark.parametrize(
+    ("values", "path"),
+    [
+        ({"initializer": {"precision": {"type": "hawq", "bits": [4, 8]}}}, "initializer.precision"),
+        ({"initializer": {"range": {"type": "percentile"}}}, "initializer.range.type"),
+        ({"initializer": {"range": [{"type": "threesigma"}]}}, "initializer.range[0].type"),
+        ({"params": {"weights_quant_start_epoch": 2}}, "params"),
+        ({"weights": {"logarithm_scale": True}}, "weights.logarithm_scale"),
+        ({"activations": {"logarithm_scale": True}}, "activations.logarithm_scale"),
+        ({"activations": {"unified_scale_ops": [["a", "b"]]}}, "activations.unified_scale_ops"),
+        ({"scope_overrides": {"activations": {"{re}ELU": {"signed": True}}}}, "scope_overrides.activations"),
+        ({"scope_overrides": {"weights": {"conv1": {"bits": 4}}}}, "scope_overrides.weights"),
+        ({"accuracy_aware_training": {"patience_epochs": 1}}, "accuracy_aware_training"),
+    ],
+)
+def test_what_this_version_lacks_is_refused_and_not_ignored(values: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        QuantizationConfig.load(values)
+    assert str(caught.value).startswith(f"`{path}` ")
+    assert "not available in this version" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"initializer": {"precision": {"type": "hawk"}}},
+        {"initializer": {"range": {"num_init_samples": -1}}},
+        {"initializer": {"range": []}},
+        {"initializer": {"range": {"params": {"min_percentile": 101}}}},
+        {"params": {"base_lr": 0}},
+        {"scope_overrides": {"weights": {"conv1": {"bit": 4}}}},
+    ],
+)
+def test_sections_of_other_versions_are_still_checked(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        QuantizationConfig.load(values)
+    assert "not available" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"scope_overrides": {"weights": {}}},
+        {"params": {}},
+        {"params": None},
+        {"weights": {"logarithm_scale": False}},
+        {"activations": {"unified_scale_ops": []}},
+    ],
+)
+def test_sections_that_change_nothing_are_accepted(values: dict[str, Any]) -> None:
+    assert QuantizationConfig.load(values) == QuantizationConfig()
+
+
+@pytest.mark.parametrize("device", ["ANY", "CPU", "TRIAL"])
+def test_devices_with_rules_are_accepted(device: str) -> None:
+    assert NNCFConfig.load({"target_device": device, "compression": {"algorithm": "quantization"}})
+
+
+def test_vpu_is_read_as_npu_and_refused_for_quantization() -> None:
+    with pytest.warns(FutureWarning, match="NPU"), pytest.raises(ConfigError, match="'NPU' is not available"):
+        NNCFConfig.load({"target_device": "VPU", "compression": {"algorithm": "quantization"}})
+
+
+def test_zero_samples_are_allowed() -> None:
+    config = QuantizationConfig.load(
+        {
+            "initializer": {
+                "range": {"num_init_samples": 0},
+                "batchnorm_adaptation": {"num_bn_adaptation_samples": 0},
+            }
+        }
+    )
+    assert config.initializer.range[0].num_init_samples == 0
+    assert config.initializer.batchnorm_adaptation.num_bn_adaptation_samples == 0
