@@ -1,0 +1,1 @@
+"""Capture of a network: its graph, addresses, scopes and hooks."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import networkx as nx
+from torch import nn
 
-__all__ = ["INPUT", "OUTPUT", "Edge", "InsertionPoint", "NetworkGraph", "OpNode", "TensorInfo"]
+__all__ = ["INPUT", "OUTPUT", "CallFrame", "Edge", "InsertionPoint", "NetworkGraph", "OpNode", "TensorInfo"]
 
 INPUT = "input"
 """Function name of the nodes that stand for the tensors given to the network, addresses ``/input:<n>``."""
@@ -80,6 +81,31 @@ class Edge:
     tensor: TensorInfo
 
 
+@dataclass(kw_only=True)
+class CallFrame:
+    """What happened inside the calls of one module that share a call path.
+
+    Args:
+        path: Call path, as in ``layer1.0.relu@1``.
+        module: Path of the module.
+        caller: Call path of the caller; ``None`` when the module was called by no other.
+        index: How many calls of the module the caller had made before.
+        inputs: ``(address, port)`` of an op to the position of the module's argument that arrives there unchanged
+            and nowhere else.
+        outputs: ``(address, output)`` of an op to the position among the module's outputs where that tensor leaves,
+            read by nothing inside.
+        functions: How often each function was called, by name.
+    """
+
+    path: str
+    module: str
+    caller: str | None
+    index: int
+    inputs: dict[tuple[str, int], int] = field(default_factory=dict)
+    outputs: dict[tuple[str, int], int] = field(default_factory=dict)
+    functions: dict[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InsertionPoint:
     """A logical place in the graph where a module can see and replace a tensor.
@@ -108,10 +134,15 @@ class NetworkGraph:
 
     Nodes are addresses; ``graph.nodes[address]["op"]`` is the `OpNode`, ``graph.edges[a, b]["edges"]`` the
     tuple of `Edge` between two ops, so that ``x + x`` keeps both ports.
+
+    ``frames`` holds the calls of modules by call path, ``example_inputs`` the ``(args, kwargs)`` of the first call
+    of the network while tracing, detached copies, or ``None`` if the network itself was never called.
     """
 
     def __init__(self) -> None:
         self.graph: nx.DiGraph[str] = nx.DiGraph()
+        self.frames: dict[str, CallFrame] = {}
+        self.example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def add(self, op: OpNode) -> None:
         """Add one op; its address must be new."""
@@ -153,3 +184,12 @@ class NetworkGraph:
     def outputs_of(self, address: str) -> list[Edge]:
         """Return the edges that leave an op, in the order of their consumers."""
         return [edge for _, _, data in self.graph.out_edges(address, data=True) for edge in data["edges"]]
+
+    def replace(self, op: OpNode) -> None:
+        """Exchange the op at an address that is already there."""
+        self.graph.nodes[op.address]["op"] = op
+
+    def unreached_parameters(self, network: nn.Module) -> list[str]:
+        """Return the names of the network's parameters that no op takes as input."""
+        reached = {name for op in self.ops() for name in op.parameters.values()}
+        return [name for name, _ in network.named_parameters() if name not in reached]
