@@ -24,7 +24,7 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import CheckpointError, ConfigError
-from lightning_nncf.export import check_writable
+from lightning_nncf.export import Proof, check_writable, export_and_verify
 from lightning_nncf.graph.preserve import preserved
 from lightning_nncf.graph.trace import trace
 
@@ -75,7 +75,7 @@ class NNCFCallback(Callback):
         self.opset = opset
         self.verify = verify
         self.compressed: CompressedNetwork | None = None
-        self.exported: Path | None = None
+        self.proof: Proof | None = None
         self._module: Any = None
         self._samples: Arguments | None = None
         self._last_global_step = -1
@@ -166,7 +166,9 @@ class NNCFCallback(Callback):
         if self.export_path is not None and not trainer.interrupted:
             target = self._target(trainer)
             write_layers(self.compressed.rows(), target.with_suffix(".layers.csv"))
-            self.export(target)
+            proof = self.export(target)
+            if proof.verification is not None:
+                rank_zero_info(proof.verification.table())
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed."""
@@ -181,30 +183,31 @@ class NNCFCallback(Callback):
         loss = None if self.compressed is None else self.compressed.loss()
         return torch.zeros(()) if loss is None else loss
 
-    def export(self, path: str | Path) -> Path:
+    def export(self, path: str | Path) -> Proof:
         """Export the compressed network and prove the file.
 
         Args:
             path: File to write.
 
         Returns:
-            The path.
+            What was written and what running it showed.
 
         Raises:
-            ExportError: There is no compressed network, or the file cannot be written.
+            ConfigError: There is no compressed network yet.
+            ExportError: The file cannot be written.
             VerificationError: The file disagrees with PyTorch.
         """
         if self.compressed is None:
             raise ConfigError("there is no compressed network yet; call `trainer.fit` first")
-        self.exported = export_and_verify(
+        self.proof = export_and_verify(
             self.compressed,
-            self._samples or self.compressed.example_inputs(),
-            Path(path),
+            path,
+            inputs=self._samples,
             export_format=self.export_format,
             opset=self.opset,
             verify=self.verify,
         )
-        return self.exported
+        return self.proof
 
     def strip(self) -> None:
         """Take everything out of the module again: it becomes the plain module with the trained weights."""

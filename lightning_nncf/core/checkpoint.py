@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import io
+import pickle
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +19,15 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import CheckpointError
 
-__all__ = ["SECTION", "config_differences", "load_from_checkpoint", "make_section", "read_section", "restore_module"]
+__all__ = [
+    "SECTION",
+    "config_differences",
+    "load_from_checkpoint",
+    "make_section",
+    "open_checkpoint",
+    "read_section",
+    "restore_module",
+]
 
 SECTION = "lightning_nncf"
 """Key of our section in a Lightning checkpoint."""
@@ -126,26 +136,78 @@ def load_from_checkpoint(
     Raises:
         CheckpointError: The file was saved without compression or by an unknown version.
     """
-    checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+    checkpoint = _read(checkpoint_path)
+    module = _make_plain(module_class, checkpoint, kwargs)
+    _load(module, checkpoint)
+    return module.to(map_location)
+
+
+def open_checkpoint(
+    checkpoint_path: str | Path, make_module: Callable[[], nn.Module] | None = None
+) -> CompressedNetwork:
+    """Make the compressed network of a checkpoint without knowing the class of its module.
+
+    Args:
+        checkpoint_path: Path of the ``.ckpt`` file.
+        make_module: Makes the plain module. Default: the class that the checkpoint names is imported and made from the
+            hyperparameters in the checkpoint.
+
+    Returns:
+        The compressed network, in evaluation mode.
+
+    Raises:
+        CheckpointError: The file was saved without compression, or the module cannot be made.
+    """
+    checkpoint = _read(checkpoint_path)
+    if make_module is not None:
+        return _load(make_module(), checkpoint)
+    name: str = checkpoint[SECTION]["module_class"]
+    try:
+        path, _, attribute = name.rpartition(".")
+        module_class = getattr(importlib.import_module(path), attribute)
+        module = _make_plain(module_class, checkpoint, {})
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"cannot make {name}, whose state {checkpoint_path} holds: {error}. Call `self.save_hyperparameters()` in "
+            "the module before training, or say how to make it (`--config` with its `model` section)"
+        ) from error
+    return _load(module, checkpoint)
+
+
+def _read(checkpoint_path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that holds our section."""
+    try:
+        checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
+    except (OSError, pickle.UnpicklingError, RuntimeError) as error:
+        raise CheckpointError(f"cannot read {checkpoint_path} as a checkpoint: {error}") from error
     if read_section(checkpoint) is None:
         raise CheckpointError(
-            f"{checkpoint_path} was saved without compression; use {module_class.__name__}.load_from_checkpoint"
+            f"{checkpoint_path} was saved without compression; load it with the module's own `load_from_checkpoint`"
         )
-    # Lightning makes the module from its hyperparameters; weights come after the structure that they need.
-    plain = io.BytesIO()
-    torch.save({**checkpoint, "state_dict": {}}, plain)
-    plain.seek(0)
+    return checkpoint
+
+
+def _make_plain(module_class: type[ModuleT], checkpoint: Mapping[str, Any], kwargs: Mapping[str, Any]) -> ModuleT:
+    """Let Lightning make a module from the hyperparameters in a checkpoint, without weights."""
+    file = io.BytesIO()
+    torch.save({**checkpoint, "state_dict": {}}, file)
+    file.seek(0)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not in the checkpoint.*")
-        warnings.filterwarnings("ignore", message=".*missing.*keys.*")
+        warnings.simplefilter("ignore")
         load: Any = module_class.load_from_checkpoint  # type: ignore[attr-defined]
-        module: ModuleT = load(plain, map_location="cpu", strict=False, weights_only=True, **kwargs)
-    section = checkpoint[SECTION]
-    if section["network"] not in dict(module.named_modules()) and hasattr(module, "configure_model"):
-        module.configure_model()
-    restore_module(module, checkpoint)
+        module: ModuleT = load(file, map_location="cpu", strict=False, weights_only=True, **kwargs)
+    return module
+
+
+def _load(module: nn.Module, checkpoint: Mapping[str, Any]) -> CompressedNetwork:
+    """Rebuild the structure in a plain module and load the weights of a checkpoint."""
+    configure: Callable[[], None] | None = getattr(module, "configure_model", None)
+    if configure is not None and checkpoint[SECTION]["network"] not in dict(module.named_modules()):
+        configure()
+    _, compressed = restore_module(module, checkpoint)
     module.load_state_dict(checkpoint["state_dict"])
-    return module.to(map_location).eval()
+    module.eval()
+    return compressed
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_nncf.config import InputInfo
 from lightning_nncf.errors import ConfigError
 
-__all__ = ["Arguments", "arguments_of", "describe", "generate", "inputs_from_info"]
+__all__ = ["Arguments", "arguments_of", "describe", "generate", "inputs_from_info", "limit_batch"]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""
@@ -97,3 +97,36 @@ def generate(description: Any, generator: torch.Generator) -> Any:
     if "tuple" in description:
         return tuple(generate(item, generator) for item in description["tuple"])
     return description["value"]
+
+
+def limit_batch(arguments: Arguments, samples: int) -> Arguments:
+    """Keep the first samples of all tensors that share the batch dimension of the first one.
+
+    >>> (x,), _ = limit_batch(((torch.zeros(8, 2),), {}), 3)
+    >>> x.shape
+    torch.Size([3, 2])
+    """
+    tensors = _tensors(arguments)
+    if not tensors or tensors[0].ndim == 0:
+        return arguments
+    size = tensors[0].shape[0]
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[:samples] if value.ndim > 0 and value.shape[0] == size else value
+        if isinstance(value, Mapping):
+            return {key: cut(item) for key, item in value.items()}
+        if type(value) in (list, tuple):
+            return type(value)(cut(item) for item in value)
+        return value
+
+    args, kwargs = cut(arguments)
+    return args, kwargs
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """List the tensors in nested inputs."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return [tensor for item in items for tensor in _tensors(item)]

@@ -1,0 +1,152 @@
+"""The command line: Lightning's own commands, and export, verify and schema."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.rank_zero import rank_zero_info
+
+from lightning_nncf.callback import NNCFCallback
+from lightning_nncf.callback.comparison import Comparison
+from lightning_nncf.config import json_schema
+from lightning_nncf.core.checkpoint import open_checkpoint
+from lightning_nncf.errors import LightningNNCFError
+from lightning_nncf.export import DEFAULT_OPSET, ExportFormat, export_and_verify, verify_file
+
+__all__ = ["NNCFCLI", "FloatTraining", "export", "main", "schema", "verify"]
+
+_DESCRIPTION = (
+    "Train, compress, export and prove networks. Besides Lightning's commands below there are "
+    "`lightning-nncf export` (a checkpoint to ONNX), `lightning-nncf verify` (run an ONNX file in every runtime) and "
+    "`lightning-nncf schema` (JSON Schema of the configuration); each has its own --help."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatTraining:
+    """Training without compression before the compressed one, in the same command.
+
+    Args:
+        max_epochs: Epochs; 0 compresses the module as it is, which suits pretrained ones.
+    """
+
+    max_epochs: int = 0
+
+
+class NNCFCLI(LightningCLI):
+    """LightningCLI that can train in float first and compares all runtimes at the end of ``fit``."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what ``fit`` understands beside Lightning's own arguments."""
+        parser.add_class_arguments(FloatTraining, "float_training")
+
+    def before_fit(self) -> None:
+        """Train in float if asked to, and measure the float module."""
+        self.comparison = Comparison(self.trainer, self.model, self.datamodule)
+        epochs = self._get(self.config_init, "float_training").max_epochs
+        if epochs > 0:
+            rank_zero_info(f"Float training for {epochs} epochs")
+            settings = dict(self._get(self.config_init, "trainer", default={}))
+            others = [c for c in settings["callbacks"] or [] if not isinstance(c, (NNCFCallback, SaveConfigCallback))]
+            settings |= {"max_epochs": epochs, "callbacks": copy.deepcopy(others)}
+            self.trainer_class(**settings).fit(self.model, datamodule=self.datamodule)
+        if self._callbacks():
+            self.comparison.measure_plain()
+
+    def after_fit(self) -> None:
+        """Measure the compressed module in PyTorch and in each runtime, and print the table."""
+        for callback in self._callbacks():
+            if callback.compressed is None or not self.trainer.is_global_zero:
+                continue
+            self.comparison.measure_compressed(callback.compressed.network, callback.proof)
+            sys.stdout.write(self.comparison.table() + "\n")
+
+    def _callbacks(self) -> list[NNCFCallback]:
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, NNCFCallback)]
+
+
+def export(
+    ckpt_path: Path,
+    output: Path = Path("model.onnx"),
+    config: Path | None = None,
+    export_format: ExportFormat = "qdq",
+    opset: int = DEFAULT_OPSET,
+    check: bool = True,
+) -> None:
+    """Export the compressed network of a checkpoint to ONNX and prove the file.
+
+    Args:
+        ckpt_path: Checkpoint written while the callback was in use.
+        output: File to write.
+        config: LightningCLI file whose ``model`` section makes the module; needed only where the checkpoint does not
+            hold the module's hyperparameters.
+        export_format: ``qdq`` for standard ONNX, ``openvino_fq`` for FakeQuantize.
+        opset: Version of the standard operator set.
+        check: Run the file in ONNX Runtime and OpenVINO and compare it with PyTorch.
+    """
+    make = None if config is None else _module_from(config)
+    compressed = open_checkpoint(ckpt_path, make)
+    proof = export_and_verify(compressed, output, export_format=export_format, opset=opset, verify=check)
+    sys.stdout.write(f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB)\n")
+    if proof.verification is not None:
+        sys.stdout.write(proof.verification.table() + "\n")
+
+
+def verify(model: Path) -> None:
+    """Run an ONNX file in every installed runtime and show what they do with it.
+
+    Args:
+        model: The file.
+    """
+    sys.stdout.write(verify_file(model).table() + "\n")
+
+
+def schema(output: Path | None = None) -> None:
+    """Write the JSON Schema of the configuration, for editors.
+
+    Args:
+        output: File to write; default: standard output.
+    """
+    text = json.dumps(json_schema(), indent=2) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        output.write_text(text)
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {"export": export, "verify": verify, "schema": schema}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``lightning-nncf``.
+
+    Args:
+        args: Arguments after the program's name; default: those of the process.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    try:
+        if arguments and arguments[0] in _COMMANDS:
+            auto_cli(_COMMANDS[arguments[0]], args=arguments[1:], as_positional=True)
+        else:
+            NNCFCLI(args=arguments, parser_kwargs={"description": _DESCRIPTION})
+    except LightningNNCFError as error:
+        sys.exit(f"lightning-nncf: {type(error).__name__}: {error}")
+
+
+def _module_from(config: Path) -> Callable[[], Any]:
+    """Return what makes the module of a LightningCLI file."""
+
+    def make() -> Any:
+        cli = LightningCLI(args=["--config", str(config)], run=False, save_config_callback=None)
+        return cli.model
+
+    return make
