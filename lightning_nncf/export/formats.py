@@ -1,0 +1,176 @@
+"""How a quantizer is written: one class per export format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from lightning_nncf.errors import ExportError
+from lightning_nncf.export.grid import Grid
+from lightning_nncf.export.onnx_graph import OnnxGraph
+
+__all__ = ["FORMATS", "OPENVINO_DOMAIN", "QUANTIZED", "Format", "OpenVINOFakeQuantize", "QuantizeDequantize"]
+
+OPENVINO_DOMAIN = "org.openvinotoolkit"
+QUANTIZED = "/quantized"
+"""Ending of the names of integer activations, by which verification finds them."""
+
+
+class Format(Protocol):
+    """What an export format has to say about weights and activations."""
+
+    domains: Mapping[str, int]
+    """Operator sets beside the standard one, with their versions."""
+
+    def weight(
+        self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
+    ) -> list[onnx.NodeProto]:
+        """Return nodes that compute `output` from constants."""
+
+    def activation(
+        self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None
+    ) -> list[onnx.NodeProto]:
+        """Return nodes that compute `output` from the tensor `source`."""
+
+
+class QuantizeDequantize:
+    """Standard ``QuantizeLinear`` and ``DequantizeLinear``; weights are stored as integers."""
+
+    domains: Mapping[str, int] = {}
+
+    def weight(
+        self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
+    ) -> list[onnx.NodeProto]:
+        """Return one ``DequantizeLinear`` over a raw int8 or uint8 initializer."""
+        dtype = np.int8 if grid.quant_min < 0 else np.uint8
+        constant = graph.add_constant(f"{name}/integers", integers.astype(dtype))
+        affine = _affine(graph, grid, name, dtype)
+        return [_linear("DequantizeLinear", [constant, *affine], output, grid, name)]
+
+    def activation(
+        self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None
+    ) -> list[onnx.NodeProto]:
+        """Return ``QuantizeLinear`` and ``DequantizeLinear``, behind a clip where the grid is not the full uint8.
+
+        Signed grids are written as uint8 with a shifted zero point: ONNX Runtime runs a convolution in integers only
+        if its input and output have one type, and outputs of ReLU are unsigned.
+        """
+        grid = grid.shifted(128) if grid.quant_min < 0 else grid
+        nodes = []
+        if (grid.quant_min, grid.quant_max) != (0, 255):
+            nodes = _clip(graph, source, f"{name}/clipped", grid, name, rank)
+            source = f"{name}/clipped"
+        quantized, affine = name + QUANTIZED, _affine(graph, grid, name, np.uint8)
+        return [
+            *nodes,
+            _linear("QuantizeLinear", [source, *affine], quantized, grid, name),
+            _linear("DequantizeLinear", [quantized, *affine], output, grid, name),
+        ]
+
+
+def _affine(graph: OnnxGraph, grid: Grid, name: str, dtype: Any) -> tuple[str, str]:
+    shape = (-1,) if grid.per_channel else ()
+    scale = graph.add_constant(f"{name}/scale", grid.scale.reshape(shape))
+    return scale, graph.add_constant(f"{name}/zero_point", grid.zero_point.astype(dtype).reshape(shape))
+
+
+def _linear(op: str, inputs: list[str], output: str, grid: Grid, name: str) -> onnx.NodeProto:
+    axis: dict[str, Any] = {"axis": grid.axis} if grid.per_channel else {}
+    return helper.make_node(op, inputs, [output], name=f"{name}/{op}", **axis)
+
+
+def _clip(graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None) -> list[onnx.NodeProto]:
+    if not grid.per_channel:
+        low = graph.add_constant(f"{name}/low", grid.low().reshape(()))
+        high = graph.add_constant(f"{name}/high", grid.high().reshape(()))
+        return [helper.make_node("Clip", [source, low, high], [output], name=f"{name}/Clip")]
+    low = graph.add_constant(f"{name}/low", grid.spread(grid.low(), _known(rank, name)))
+    high = graph.add_constant(f"{name}/high", grid.spread(grid.high(), _known(rank, name)))
+    return [
+        helper.make_node("Max", [source, low], [f"{name}/above_low"], name=f"{name}/Max"),
+        helper.make_node("Min", [f"{name}/above_low", high], [output], name=f"{name}/Min"),
+    ]
+
+
+def _known(rank: int | None, name: str) -> int:
+    if rank is None:
+        raise ExportError(
+            f"the exporter did not record how many dimensions the activation of {name!r} has, which its per-channel "
+            "quantizer needs; quantize it per tensor, or use exporter='dynamo'"
+        )
+    return rank
+
+
+class OpenVINOFakeQuantize:
+    """``FakeQuantize`` of OpenVINO's domain; weights stay float values on their grid."""
+
+    domains: Mapping[str, int] = {OPENVINO_DOMAIN: 1}
+
+    def __init__(self) -> None:
+        _register_fake_quantize()
+
+    def weight(
+        self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
+    ) -> list[onnx.NodeProto]:
+        """Return a ``FakeQuantize`` over the weight's values; half-range grids are written with their full 8 bits."""
+        constant = graph.add_constant(f"{name}/values", grid.values(integers))
+        full = grid.widened() if grid.half_range else grid
+        return [_fake_quantize(graph, constant, output, full, name, integers.ndim)]
+
+    def activation(
+        self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None
+    ) -> list[onnx.NodeProto]:
+        """Return one ``FakeQuantize``."""
+        full = grid.widened() if grid.half_range else grid
+        nodes = _clip(graph, source, f"{name}/clipped", grid, name, rank) if grid.half_range else []
+        source = f"{name}/clipped" if nodes else source
+        return [
+            *nodes,
+            _fake_quantize(graph, source, output, full, name, _known(rank, name) if grid.per_channel else 0),
+        ]
+
+
+def _fake_quantize(graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int) -> onnx.NodeProto:
+    low = graph.add_constant(f"{name}/low", grid.spread(grid.low(), rank))
+    high = graph.add_constant(f"{name}/high", grid.spread(grid.high(), rank))
+    return helper.make_node(
+        "FakeQuantize",
+        [source, low, high, low, high],
+        [output],
+        name=f"{name}/FakeQuantize",
+        domain=OPENVINO_DOMAIN,
+        levels=grid.quant_max - grid.quant_min + 1,
+    )
+
+
+def _register_fake_quantize() -> None:
+    if onnx.defs.has("FakeQuantize", OPENVINO_DOMAIN):
+        return
+    schema = onnx.defs.OpSchema
+    names = ("x", "input_low", "input_high", "output_low", "output_high")
+
+    def same_as_input(context: Any) -> None:
+        context.set_output_type(0, context.get_input_type(0))
+
+    fake_quantize = schema(
+        "FakeQuantize",
+        OPENVINO_DOMAIN,
+        1,
+        doc="Quantize to a number of levels between two ends and dequantize between two others.",
+        inputs=[schema.FormalParameter(name, "T") for name in names],
+        outputs=[schema.FormalParameter("y", "T")],
+        type_constraints=[("T", ["tensor(float)", "tensor(double)", "tensor(float16)"], "")],
+        attributes=[schema.Attribute("levels", schema.AttrType.INT, "", required=True)],
+    )
+    if hasattr(fake_quantize, "set_type_and_shape_inference_function"):
+        fake_quantize.set_type_and_shape_inference_function(same_as_input)
+    onnx.defs.register_schema(fake_quantize)
+
+
+FORMATS: dict[str, type[Format]] = {"qdq": QuantizeDequantize, "openvino_fq": OpenVINOFakeQuantize}
+"""Export formats by name."""

@@ -1,0 +1,134 @@
+"""Replacing the markers that an exporter left by the quantizers they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import onnx
+from onnx import helper
+
+from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.errors import ExportError
+from lightning_nncf.export.formats import Format
+from lightning_nncf.export.grid import Grid
+from lightning_nncf.export.marker import DOMAIN, OP_TYPE
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, nested_graphs
+
+__all__ = ["LoweredQuantizers", "label", "lower"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoweredQuantizers:
+    """What was written.
+
+    Args:
+        weights: Label of each weight quantizer to its bits.
+        activations: Label of each activation quantizer to its bits.
+    """
+
+    weights: dict[str, int] = field(default_factory=dict)
+    activations: dict[str, int] = field(default_factory=dict)
+
+
+def label(address: str, call: int) -> str:
+    """Name one call of a quantizer.
+
+    >>> label("conv.lnncf_weight.quantization", 0), label("relu.lnncf_out.quantization", 2)
+    ('conv.lnncf_weight.quantization', 'relu.lnncf_out.quantization@2')
+    """
+    return f"{address}@{call}" if call else address
+
+
+def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: Format) -> LoweredQuantizers:
+    """Write every marker of a model in an export format, in place.
+
+    A quantizer whose input depends on no input of the model is a weight quantizer, whatever stands between the
+    parameter and it (masks, transposes): its integers are computed here.
+
+    Args:
+        model: Model as exported.
+        quantizers: Quantizers by address.
+        writer: The export format.
+
+    Returns:
+        The quantizers written.
+
+    Raises:
+        ExportError: If a marker lies inside a loop or a branch.
+    """
+    graph = OnnxGraph(model)
+    _refuse_nested(graph.nodes)
+    ranks = _ranks(model)
+    written = LoweredQuantizers()
+    replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
+    shared: dict[tuple[str, str], str] = {}
+    for node in graph.nodes:
+        if not _is_marker(node):
+            continue
+        address = attribute(node, "address")
+        name, grid = label(address, attribute(node, "call")), Grid.of(quantizers[address])
+        source, output = node.input[0], node.output[0]
+        weight = graph.constant(source)
+        if weight is None:
+            new = writer.activation(graph, source, output, grid, name, ranks.get(source, ranks.get(output)))
+            written.activations[name] = grid.bits
+        elif (source, address) in shared:
+            # A tied weight is stored once.
+            new = [helper.make_node("Identity", [shared[source, address]], [output], name=f"{name}/Identity")]
+        else:
+            new = writer.weight(graph, output, grid, grid.integers(quantizers[address], weight), name)
+            shared[source, address] = output
+            written.weights[name] = grid.bits
+        replacements.append((node, new))
+    graph.replace_all(replacements)
+    _drop_identities(graph)
+    graph.close()
+    _set_domains(model, writer.domains)
+    return written
+
+
+def _is_marker(node: onnx.NodeProto) -> bool:
+    return node.domain == DOMAIN and node.op_type == OP_TYPE
+
+
+def _refuse_nested(nodes: Iterable[onnx.NodeProto]) -> None:
+    for node in nodes:
+        for body in nested_graphs(node):
+            for inner in body.node:
+                if _is_marker(inner):
+                    raise ExportError(
+                        f"the quantizer {attribute(inner, 'address')!r} lies inside a data-dependent loop or branch "
+                        f"({node.op_type} {node.name!r}), where runtimes do not run integers; add it to ignored_scopes"
+                    )
+            _refuse_nested(body.node)
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    graph = model.graph
+    infos = [*graph.value_info, *graph.input, *graph.output]
+    return {
+        info.name: len(info.type.tensor_type.shape.dim) for info in infos if info.type.tensor_type.HasField("shape")
+    }
+
+
+def _drop_identities(graph: OnnxGraph) -> None:
+    """Read through the identities that stand for tied weights, so that each consumer sees its DequantizeLinear."""
+    for node in [node for node in graph.nodes if node.op_type == "Identity" and node.input[0] not in graph.outputs]:
+        if node.output[0] in graph.outputs:
+            continue
+        producer = graph.producer(node.input[0])
+        if producer is not None and producer.op_type in ("DequantizeLinear", "FakeQuantize"):
+            for consumer in graph.consumers(node.output[0]):
+                for port, name in enumerate(consumer.input):
+                    if name == node.output[0]:
+                        consumer.input[port] = node.input[0]
+            graph.replace(node, [])
+
+
+def _set_domains(model: onnx.ModelProto, domains: Mapping[str, int]) -> None:
+    kept = {item.domain: item.version for item in model.opset_import if item.domain != DOMAIN}
+    used = {node.domain for node in model.graph.node}
+    merged = {domain: version for domain, version in {**kept, **domains}.items() if domain in used or domain == ""}
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in merged.items())

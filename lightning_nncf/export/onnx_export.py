@@ -1,0 +1,204 @@
+"""Export of a network with quantizers to one ONNX file."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.errors import ExportError, near
+from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
+from lightning_nncf.export.exporters import Exporter, Request, run_exporter
+from lightning_nncf.export.formats import FORMATS
+from lightning_nncf.export.lowering import LoweredQuantizers, lower
+from lightning_nncf.export.marker import mark_quantizers
+from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
+from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch
+from lightning_nncf.export.structure import flatten, names_of
+from lightning_nncf.export.transpose import fold_transposes
+from lightning_nncf.export.writing import check_model, check_writable, write_model
+
+__all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
+
+ExportFormat = Literal["qdq", "openvino_fq"]
+DEFAULT_OPSET = 21
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What an export wrote.
+
+    Args:
+        path: The file.
+        size: Its bytes.
+        export_format: ``qdq`` or ``openvino_fq``.
+        exporter: The exporter that succeeded.
+        opset: Version of the standard operator set in the file.
+        input_names: Names of the inputs.
+        output_names: Names of the outputs.
+        weight_quantizers: How many weights are quantized.
+        activation_quantizers: How many activations are quantized.
+        batch_norms_folded: How many batch normalizations went into quantized weights.
+        batch_norms_left: Those that could not, with the reason.
+        missing_quantizers: Enabled quantizers that the export did not meet: paths not taken by the example input.
+        seconds: Time it took.
+    """
+
+    path: str
+    size: int
+    export_format: str
+    exporter: str
+    opset: int
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+    weight_quantizers: int
+    activation_quantizers: int
+    batch_norms_folded: int
+    batch_norms_left: tuple[str, ...]
+    missing_quantizers: tuple[str, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        return asdict(self)
+
+
+def export_onnx(
+    network: nn.Module,
+    inputs: tuple[Sequence[Any], Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    export_format: ExportFormat = "qdq",
+    opset: int = DEFAULT_OPSET,
+    dynamic_batch: bool = True,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    exporter: Exporter = "auto",
+) -> ExportReport:
+    """Export a network with or without quantizers; the network itself is not touched.
+
+    A copy is exported on the CPU, in float32 and eval mode. Quantized weights are stored as integers (``qdq``), batch
+    normalization behind them is folded, and nothing about the machine is left in the file.
+
+    Args:
+        network: The network, quantizers inserted.
+        inputs: Example call ``(args, kwargs)``.
+        path: Where the file goes; missing directories are created.
+        export_format: ``qdq`` for standard ONNX, ``openvino_fq`` for OpenVINO's FakeQuantize.
+        opset: Version of the standard operator set: 19 to 25 with dynamo, 13 to 20 with TorchScript.
+        dynamic_batch: Leave the batch size (the first size of the first input) open.
+        input_names: Names of the input tensors; by default after keywords, else ``input``.
+        output_names: Names of the output tensors; by default after their keys, else ``output``.
+        metadata: Further entries for the file, such as the config; values that are no text are written as JSON.
+        exporter: ``dynamo``, ``torchscript``, or ``auto``: the first, falling back to the second with a warning.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ExportError: If the file cannot be written (checked before any work) or the network cannot be exported.
+    """
+    started = time.perf_counter()
+    target = check_writable(path)
+    if export_format not in FORMATS:
+        raise ExportError(f"unknown export_format {export_format!r}; {near(str(export_format), FORMATS)}")
+    copied = cpu_copy(network)
+    quantizers, restart = mark_quantizers(copied)
+    request, structures = _request(copied, restart, cpu_inputs(inputs), opset, dynamic_batch, input_names, output_names)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        model, used = run_exporter(request, exporter)
+
+    name_layers(model)
+    lowered = lower(model, quantizers, FORMATS[export_format]())
+    if export_format == "qdq":
+        fold_transposes(model)
+        folded = fold_batch_norms(model)
+    else:
+        folded = FoldedBatchNorms()
+    clean(model)
+    opset_written = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    write_metadata(
+        model,
+        {
+            "export_format": export_format,
+            "bits": bits_summary(lowered),
+            **structures,
+            **(metadata or {}),
+        },
+    )
+    check_model(model)
+    size = write_model(model, target)
+    return ExportReport(
+        path=str(target),
+        size=size,
+        export_format=export_format,
+        exporter=used,
+        opset=opset_written,
+        input_names=tuple(item.name for item in model.graph.input),
+        output_names=tuple(item.name for item in model.graph.output),
+        weight_quantizers=len(lowered.weights),
+        activation_quantizers=len(lowered.activations),
+        batch_norms_folded=folded.folded,
+        batch_norms_left=folded.left,
+        missing_quantizers=_missing(quantizers, lowered),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _request(
+    network: nn.Module,
+    restart: Any,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    opset: int,
+    dynamic_batch: bool,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> tuple[Request, dict[str, Any]]:
+    tensors, input_structure = flatten(inputs, "input")
+    if not tensors:
+        raise ExportError("the example inputs hold no tensor; give `inputs` as (args, kwargs) of one call")
+    tensors = double_batch(tensors) if dynamic_batch else tensors
+    flat = FlatNetwork(network, input_structure, restart)
+    # One pass tells the structure of the output, and fails here with the network's own message if it fails at all.
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        outputs = flat(*tensors)
+    if not outputs:
+        raise ExportError("the network returns no tensor, so there is nothing to export")
+    request = Request(
+        network=flat,
+        tensors=tensors,
+        input_names=_names(input_names, _input_names(input_structure), "input_names"),
+        output_names=_names(output_names, names_of(flat.structure, "output"), "output_names"),
+        dynamic=_dynamic(tensors) if dynamic_batch else [False] * len(tensors),
+        opset=opset,
+    )
+    return request, {"inputs": input_structure, "outputs": flat.structure}
+
+
+def _input_names(structure: Mapping[str, Any]) -> list[str]:
+    args, kwargs = structure["items"]
+    return [*names_of(args, "input"), *names_of(kwargs, "input")]
+
+
+def _names(given: Sequence[str] | None, default: Sequence[str], argument: str) -> list[str]:
+    names = list(default if given is None else given)
+    if len(names) != len(default) or len(set(names)) != len(names):
+        raise ExportError(f"`{argument}` must name {len(default)} different tensors, got {names}")
+    return names
+
+
+def _dynamic(tensors: Sequence[Tensor]) -> list[bool]:
+    batch = tensors[0].shape[0] if tensors[0].ndim else None
+    return [tensor.ndim > 0 and tensor.shape[0] == batch for tensor in tensors]
+
+
+def _missing(quantizers: Mapping[str, nn.Module], lowered: LoweredQuantizers) -> tuple[str, ...]:
+    met = {name.rpartition("@")[0] or name for name in (*lowered.weights, *lowered.activations)}
+    met |= {*lowered.weights, *lowered.activations}
+    return tuple(address for address in quantizers if address not in met)

@@ -1,0 +1,72 @@
+"""The copy of a network that is exported, and the calls it is exported with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lightning_nncf.export.structure import flatten, rebuild
+
+__all__ = ["FlatNetwork", "cpu_copy", "cpu_inputs", "double_batch", "float_inputs"]
+
+
+def cpu_copy(network: nn.Module) -> nn.Module:
+    """Return a copy of a network on the CPU, in float32 and eval mode; the network stays as it is."""
+    return copy.deepcopy(network).cpu().float().eval()
+
+
+def float_inputs(tensor: Any) -> Any:
+    """Return a detached CPU tensor, floating-point values in float32; anything but a tensor is returned as it is."""
+    if not isinstance(tensor, Tensor):
+        return tensor
+    tensor = tensor.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def cpu_inputs(inputs: tuple[Sequence[Any], Mapping[str, Any]]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return ``(args, kwargs)`` with all tensors on the CPU and floating-point ones in float32."""
+    args, kwargs = inputs
+    return tuple(tree_map(float_inputs, tuple(args))), dict(tree_map(float_inputs, dict(kwargs)))
+
+
+def double_batch(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Repeat a batch of one, because exporters take a size of one for a constant.
+
+    The batch size is the first size of the first tensor; tensors that share it are repeated.
+
+    >>> [tuple(t.shape) for t in double_batch([torch.zeros(1, 3), torch.zeros(5)])]
+    [(2, 3), (5,)]
+    """
+    batched = [tensor.ndim > 0 and tensor.shape[0] == 1 for tensor in tensors]
+    if not batched or not batched[0]:
+        return list(tensors)
+    return [torch.cat([t, t]) if repeat else t for t, repeat in zip(tensors, batched, strict=True)]
+
+
+class FlatNetwork(nn.Module):
+    """A network behind flat tensors: the form that is exported.
+
+    Args:
+        network: The network.
+        inputs: Structure of ``(args, kwargs)``.
+        restart: Called at the start of each pass.
+    """
+
+    def __init__(self, network: nn.Module, inputs: Mapping[str, Any], restart: Callable[[], None]) -> None:
+        super().__init__()
+        self.network = network
+        self.structure: dict[str, Any] = {}
+        self._inputs = inputs
+        self._restart = restart
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Call the network and return the tensors of its output; `structure` then describes the output."""
+        self._restart()
+        args, kwargs = rebuild(self._inputs, tensors)
+        found, self.structure = flatten(self.network(*args, **kwargs))
+        return tuple(found)

@@ -1,0 +1,140 @@
+"""The outcome of a verification."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_nncf.export.compare import Difference, Tolerance
+from lightning_nncf.export.divergence import Divergence
+from lightning_nncf.export.int8_layers import Int8Layers
+
+__all__ = ["RuntimeResult", "VerificationReport"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeResult:
+    """What one runtime made of the file.
+
+    Args:
+        runtime: Package of the runtime.
+        version: Its version, None when it is not installed.
+        skipped: Why it did not run, None if it did.
+        difference: Distance of its outputs from the reference's, None without a reference.
+        layers: Layers that run on integers.
+        latency: Median seconds of one call, None if not timed.
+        reference_latency: The same for the float file.
+        divergence: Where the values leave the reference's, only looked for on disagreement.
+        passed: Whether the difference is within the tolerance; true when there was nothing to compare.
+    """
+
+    runtime: str
+    version: str | None = None
+    skipped: str | None = None
+    difference: Difference | None = None
+    layers: Int8Layers | None = None
+    latency: float | None = None
+    reference_latency: float | None = None
+    divergence: Divergence | None = None
+    passed: bool = True
+
+    @property
+    def speedup(self) -> float | None:
+        """How many times faster than the float file."""
+        if self.latency is None or self.reference_latency is None:
+            return None
+        return self.reference_latency / self.latency
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerificationReport:
+    """What is known about an exported file after running it.
+
+    Args:
+        path: The file.
+        size: Its bytes.
+        reference: What the runtimes are compared with: ``torch``, or the name of a runtime.
+        tolerance: What was tolerated.
+        results: One entry per runtime.
+        reference_size: Bytes of the float file, None without one.
+        metadata: What the file says about itself.
+    """
+
+    path: str
+    size: int
+    reference: str
+    tolerance: Tolerance
+    results: tuple[RuntimeResult, ...]
+    reference_size: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every runtime that ran agrees."""
+        return all(result.passed for result in self.results)
+
+    @property
+    def proven(self) -> bool:
+        """Whether at least one runtime ran and all that did agree."""
+        return self.passed and any(result.skipped is None for result in self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values."""
+        values = asdict(self)
+        for result, item in zip(self.results, values["results"], strict=True):
+            item["speedup"] = result.speedup
+        return values | {"passed": self.passed, "proven": self.proven}
+
+    def table(self) -> str:
+        """Return the report as a table in plain text."""
+        table = Table(title=self._title(), title_justify="left")
+        for column in (
+            "runtime",
+            "int8 convs",
+            "int8 matmuls",
+            "max diff",
+            "rel. RMS",
+            "top-1",
+            "ms",
+            "fp32 ms",
+            "x",
+            "",
+        ):
+            table.add_column(column, justify="left" if column in ("runtime", "") else "right")
+        for result in self.results:
+            table.add_row(*_row(result, self.reference))
+        buffer = io.StringIO()
+        Console(file=buffer, width=160, color_system=None, force_terminal=False).print(table)
+        return buffer.getvalue().rstrip()
+
+    def _title(self) -> str:
+        size = f"{self.size / 1e6:.2f} MB"
+        if self.reference_size:
+            size += f", {self.size / self.reference_size:.3f} of float's {self.reference_size / 1e6:.2f} MB"
+        return f"{self.path}: {size}"
+
+
+def _row(result: RuntimeResult, reference: str) -> list[str]:
+    name = f"{result.runtime} {result.version}" if result.version else result.runtime
+    if result.skipped is not None:
+        return [name, *[""] * 8, result.skipped]
+    layers, difference = result.layers, result.difference
+    verdict = (
+        "the reference" if difference is None and result.runtime == reference else "ok" if result.passed else "FAILED"
+    )
+    return [
+        name,
+        "" if layers is None else f"{layers.convolutions}/{layers.all_convolutions}",
+        "" if layers is None else f"{layers.matmuls}/{layers.all_matmuls}",
+        "" if difference is None else f"{difference.max_abs:.3g}",
+        "" if difference is None else f"{difference.relative_rms:.4f}",
+        "" if difference is None or difference.agreement is None else f"{difference.agreement:.3f}",
+        "" if result.latency is None else f"{1e3 * result.latency:.2f}",
+        "" if result.reference_latency is None else f"{1e3 * result.reference_latency:.2f}",
+        "" if result.speedup is None else f"{result.speedup:.2f}",
+        verdict,
+    ]

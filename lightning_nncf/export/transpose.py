@@ -1,0 +1,47 @@
+"""Transposing quantized weights once, at export."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+
+__all__ = ["fold_transposes"]
+
+
+def fold_transposes(model: onnx.ModelProto) -> int:
+    """Move a Transpose of a dequantized constant into its integers, in place.
+
+    Exporters write a linear layer as MatMul with a transposed weight; runtimes look for the DequantizeLinear right
+    before the MatMul.
+
+    Args:
+        model: Model with ``DequantizeLinear`` weights.
+
+    Returns:
+        How many were moved.
+    """
+    graph = OnnxGraph(model)
+    replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
+    for node in graph.nodes:
+        source = graph.producer(node.input[0]) if node.op_type == "Transpose" else None
+        if source is None or source.op_type != "DequantizeLinear":
+            continue
+        integers, scale = graph.constant(source.input[0]), graph.constant(source.input[1])
+        if integers is None or scale is None:
+            continue
+        order = list(attribute(node, "perm", range(integers.ndim)[::-1]))
+        name = source.name.removesuffix("/DequantizeLinear")
+        constant = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
+        axis: dict[str, Any] = {"axis": order.index(attribute(source, "axis", 1) % integers.ndim)} if scale.ndim else {}
+        new = helper.make_node(
+            "DequantizeLinear", [constant, *source.input[1:]], [node.output[0]], name=source.name, **axis
+        )
+        replacements.append((node, [new]))
+    graph.replace_all(replacements)
+    graph.close()
+    return len(replacements)

@@ -1,0 +1,100 @@
+"""Checking a model and writing it without ever leaving half a file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from lightning_nncf.errors import ExportError
+
+__all__ = ["check_model", "check_writable", "read_model", "write_model"]
+
+_LARGEST = 2**31 - 1
+
+
+def check_writable(path: str | os.PathLike[str]) -> Path:
+    """Make sure that a file can be written, before any work is done; parent directories are created.
+
+    Args:
+        path: Where the model goes.
+
+    Returns:
+        The path.
+
+    Raises:
+        ExportError: If it is a directory, or its directory cannot be written.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise ExportError(
+            f"{str(target)!r} is a directory; give the path of a file, such as {str(target / 'model.onnx')!r}"
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise ExportError(
+            f"cannot write {str(target)!r}: {error.strerror or error}; give a path in a directory that can be written"
+        ) from error
+    return target
+
+
+def check_model(model: onnx.ModelProto) -> None:
+    """Run ONNX's full checker, shape inference included.
+
+    Raises:
+        ExportError: If the checker refuses the model.
+    """
+    if model.ByteSize() > _LARGEST:
+        raise ExportError(f"the model takes {model.ByteSize() / 2**30:.1f} GiB; one ONNX file holds at most 2 GiB")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except Exception as error:
+        raise ExportError(f"the exported model is not valid ONNX: {error}") from error
+
+
+def write_model(model: onnx.ModelProto, path: Path) -> int:
+    """Write a model to a temporary file beside its place, then move it there.
+
+    Returns:
+        Size of the file in bytes.
+
+    Raises:
+        ExportError: If the file cannot be written; what was there before stays.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(model.SerializeToString())
+        # mkstemp makes files private; a model is as readable as any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)
+        temporary.replace(path)
+    except OSError as error:
+        raise ExportError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path.stat().st_size
+
+
+def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read a model.
+
+    Raises:
+        ExportError: If there is no such file, or it holds no ONNX model.
+    """
+    try:
+        model: onnx.ModelProto = onnx.load(Path(path))
+    except (OSError, ValueError) as error:
+        raise ExportError(f"cannot read {str(path)!r} as an ONNX model: {error}") from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":
+            raise
+        raise ExportError(f"{str(path)!r} is not an ONNX model: {error}") from error
+    return model
