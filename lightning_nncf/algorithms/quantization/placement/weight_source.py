@@ -1,0 +1,80 @@
+"""Where an op takes its weight from: a parameter given to it as it is, or turned around on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lightning_nncf.algorithms.quantization.placement.operators import canonical, operator_of, weight_ports
+from lightning_nncf.graph.graph import Edge, OpNode
+
+__all__ = ["Weight", "find_weight"]
+
+_UNCHANGED = frozenset({"contiguous", "detach", "clone", "alias", "identity", "to"})
+_LAST_AXIS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weight:
+    """A parameter that is the weight of an op.
+
+    Args:
+        name: Name of the parameter.
+        address: Address of the op that takes the parameter: the weighted op or a transposition before it.
+        port: Input port of that op.
+        shape: Shape of the parameter.
+        channel_axis: Axis of the output channels in the parameter.
+    """
+
+    name: str
+    address: str
+    port: int
+    shape: tuple[int, ...]
+    channel_axis: int
+
+
+def _channel_axis(op: OpNode, port: int) -> int:
+    """Return the axis of the output channels in the tensor at the weight port."""
+    name = canonical(op.function)
+    if name in _LAST_AXIS:
+        rank = len(op.inputs[port].shape)
+        is_left = port == weight_ports(op)[1]
+        return max(rank - 2, 0) if is_left else rank - 1
+    return 1 if operator_of(op) == "ConvolutionBackpropData" else 0
+
+
+def _before_turn(op: OpNode, axis: int) -> int | None:
+    """Return which axis of the op's input is ``axis`` of its output, ``None`` if the op mixes axes."""
+    name, rank = canonical(op.function), len(op.inputs[0].shape)
+    if name in _UNCHANGED:
+        return axis
+    if name in ("t", "T", "mT", "adjoint") and rank == 2:
+        return 1 - axis
+    if name in ("transpose", "swapaxes", "swapdims"):
+        dims = [op.attributes.get(key) for key in ("dim0", "dim1")]
+        if all(isinstance(dim, int) for dim in dims):
+            first, second = (int(dim) % rank for dim in dims if dim is not None)
+            return {first: second, second: first}.get(axis, axis)
+        return 1 - axis if rank == 2 else None
+    if name == "permute" and isinstance(op.attributes.get("dims"), (list, tuple)):
+        return int(op.attributes["dims"][axis]) % rank
+    return None
+
+
+def find_weight(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequence[Edge]]) -> Weight | None:
+    """Return the weight of an op, ``None`` if it has none or computes it in some other way."""
+    for port in weight_ports(op):
+        found, at, axis = op, port, _channel_axis(op, port) if port < len(op.inputs) else 0
+        while at not in found.parameters:
+            edge = next((edge for edge in inputs[found.address] if edge.port == at), None)
+            turned = None if edge is None else _before_turn(ops[edge.source], axis) if ops[edge.source].inputs else None
+            if edge is None or turned is None:
+                break
+            found, at, axis = ops[edge.source], 0, turned
+        else:
+            shape = found.inputs[at].shape
+            if len(shape) > axis and (len(shape) > 1 or operator_of(op) == "Embedding"):
+                return Weight(
+                    name=found.parameters[at], address=found.address, port=at, shape=shape, channel_axis=axis
+                )
+    return None

@@ -1,0 +1,97 @@
+"""Quantizers of weights: one per parameter that some op multiplies with or looks up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from lightning_nncf.algorithms.quantization.placement.candidates import Candidates, merge_single
+from lightning_nncf.algorithms.quantization.placement.flow import Flow
+from lightning_nncf.algorithms.quantization.placement.hardware import HardwareTable
+from lightning_nncf.algorithms.quantization.placement.operators import LINEAR, operator_of
+from lightning_nncf.algorithms.quantization.placement.settings import Constraints, PlacementSettings
+from lightning_nncf.algorithms.quantization.placement.traits import conflict
+from lightning_nncf.algorithms.quantization.placement.weight_source import Weight
+from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
+from lightning_nncf.graph.graph import INPUT
+
+__all__ = ["WeightQuantizer", "finished", "first_convolutions", "weight_quantizers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightQuantizer:
+    """The quantizer of one parameter.
+
+    Args:
+        weight: The parameter, at the first op that takes it.
+        candidates: Formats allowed by all ops that take it.
+        ops: Addresses of these ops.
+        multiplies: Whether one of them multiplies and accumulates; looking up rows does not.
+    """
+
+    weight: Weight
+    candidates: Candidates
+    ops: tuple[str, ...]
+    multiplies: bool
+
+
+def weight_quantizers(flow: Flow, table: HardwareTable, settings: PlacementSettings) -> dict[str, WeightQuantizer]:
+    """Return the quantizers of all weights by parameter name; shared modules and tied weights have one.
+
+    Raises:
+        PlacementError: The constraints leave no format for some weight; the first along the data flow is named.
+    """
+    found: dict[str, WeightQuantizer] = {}
+    for address, weight in flow.weights.items():
+        if not settings.covers(address, "weight"):
+            continue
+        operator = operator_of(flow.ops[address])
+        constraints = settings.constraints(address, "weight")
+        candidates = table.weights(operator, constraints)
+        present = found.get(weight.name)
+        if present is not None:
+            if present.weight.channel_axis != weight.channel_axis:
+                candidates = tuple(config for config in candidates if not config.per_channel)
+            candidates = merge_single([present.candidates, candidates])
+        if not candidates:
+            raise conflict(
+                address, "weight", settings.target_device, table.weights(operator, Constraints()), constraints
+            )
+        found[weight.name] = WeightQuantizer(
+            weight=weight if present is None else present.weight,
+            candidates=candidates,
+            ops=(*(() if present is None else present.ops), address),
+            multiplies=operator in LINEAR or (present is not None and present.multiplies),
+        )
+    return found
+
+
+def first_convolutions(flow: Flow) -> frozenset[str]:
+    """Return the convolutions that no other convolution comes before on the way from an input of the network."""
+    reached = {address for address, op in flow.ops.items() if op.function == INPUT}
+    first: set[str] = set()
+    for address in flow.ops:
+        if any(edge.source in reached and edge.source not in first for edge in flow.inputs[address]):
+            reached.add(address)
+            if operator_of(flow.ops[address]) in ("Convolution", "DepthWiseConvolution"):
+                first.add(address)
+    return frozenset(first)
+
+
+def finished(
+    quantizer: WeightQuantizer, table: HardwareTable, settings: PlacementSettings, first: frozenset[str]
+) -> QuantizerConfig:
+    """Return the best format of a weight with its range adapted: half where products may overflow, else narrow.
+
+    Only 8-bit formats are adapted.
+    """
+    config = quantizer.candidates[0]
+    if config.bits != 8:
+        return config
+    wanted: Mapping[str, bool] = {
+        "enable": True,
+        "disable": False,
+        "first_layer_only": not first.isdisjoint(quantizer.ops),
+    }
+    halves = table.saturates and quantizer.multiplies and wanted[settings.overflow_fix]
+    return replace(config, half_range=halves, narrow_range=not halves)
