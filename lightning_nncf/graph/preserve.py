@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 __all__ = ["MetricStates", "preserved"]
 
@@ -44,11 +45,12 @@ def _copied(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def preserved(network: nn.Module) -> Iterator[MetricStates]:
+def preserved(network: nn.Module, *, batch_norm: bool = True) -> Iterator[MetricStates]:
     """Restore training flags, buffers, metrics and torch's random number generators at the end.
 
     Args:
         network: Module whose submodules are covered.
+        batch_norm: Whether the statistics of batch norms are restored too.
 
     Yields:
         The collection of metric states, to note metrics outside the network.
@@ -57,6 +59,7 @@ def preserved(network: nn.Module) -> Iterator[MetricStates]:
     buffers = [
         (module._buffers, name, buffer, None if buffer is None else buffer.detach().clone())
         for module in network.modules()
+        if batch_norm or not isinstance(module, _BatchNorm)
         for name, buffer in module._buffers.items()
     ]
     metrics = MetricStates()

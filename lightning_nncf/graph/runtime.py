@@ -1,0 +1,393 @@
+"""What runs in a hooked network: one `Scope` per hooked module, opened by its hooks as a `Frame` per call."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_nncf.errors import HookError
+from lightning_nncf.graph.addresses import child_call_path, function_name
+from lightning_nncf.graph.recompute import Resume, Watch
+from lightning_nncf.graph.values import replace_tensors
+
+__all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope", "Slot"]
+
+_ABSENT: Any = None
+
+
+class Slot(nn.Module):
+    """The modules inserted at one place, applied one after the other in ascending priority.
+
+    Args:
+        site: The place.
+    """
+
+    def __init__(self, site: Any) -> None:
+        super().__init__()
+        self.site = site
+        self.order: list[tuple[int, str]] = []
+        # Not registered: a module shared by several places is registered at the first of them only.
+        self.chain: list[nn.Module] = []
+
+    def add(self, module: nn.Module, *, algorithm: str, priority: int, register: bool) -> None:
+        """Put a module at its place in the order."""
+        position = sum(known <= (priority, algorithm) for known in self.order)
+        self.order.insert(position, (priority, algorithm))
+        self.chain.insert(position, module)
+        if register:
+            self.add_module(algorithm, module)
+
+    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Apply all modules."""
+        for module in self.chain:
+            tensor = module(tensor)
+        return tensor
+
+
+class Frame:
+    """One call of a hooked module.
+
+    Args:
+        scope: The hooked module's scope.
+        path: Call path.
+    """
+
+    def __init__(self, scope: Scope, path: str) -> None:
+        self.scope = scope
+        self.path = path
+        self.above: Frame | None = None
+        self.depth = 0  # calls of other modules that run inside
+        self.functions: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
+        self.shadows: list[tuple[nn.Module, str, Any, Slot]] = []
+        self.mode: LocalMode | None = None
+
+
+class Scope:
+    """The hooks of one module.
+
+    Weights: each is replaced by its compressed value in the ``__dict__`` of its holder, where it hides the parameter,
+    until the call ends. Inputs and outputs of calls: replaced by the hooks. Functions: replaced by a `LocalMode` that
+    the generated class of the module enters in its forward.
+
+    Args:
+        module: The module.
+        path: Its path, for messages and call paths.
+    """
+
+    def __init__(self, module: nn.Module, path: str) -> None:
+        self.module = module
+        self.path = path
+        self.weights: list[tuple[nn.Module, str, Slot]] = []
+        self.inputs: dict[str, dict[int, Slot]] = {}
+        self.outputs: dict[str, dict[int, Slot]] = {}
+        self.functions: dict[str, dict[tuple[str, int, str], dict[int, Slot]]] = {}
+        self.counts: dict[str, int] = {}
+        self.callees: list[Scope] = []
+        self.paths: list[str] = []
+        self.tracked = False
+        self.free = False
+        self.warned: list[str] = []
+        self.frames: list[Frame] = []
+        self.callers: list[Frame] = []
+        self.thread: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to running calls, so that a copy starts idle."""
+        return {**self.__dict__, "frames": [], "callers": [], "thread": {}}
+
+    def open(self) -> Frame:
+        """Begin a call: find its path, let its callees know, hide the weights."""
+        if not torch.compiler.is_compiling():
+            self._claim()
+        frame = Frame(self, self.path)
+        self.frames.append(frame)
+        if not torch.compiler.is_compiling():
+            _ACTIVE.append(frame)
+        if self.callers:
+            above = self.callers[-1]
+            frame.above = above
+            above.depth += 1
+        for callee in self.callees:
+            callee.callers.append(frame)
+        if self.tracked:
+            frame.path = self._locate(frame)
+        for holder, name, slot in self.weights:
+            earlier = holder.__dict__.get(name, _ABSENT)
+            value = slot(holder._parameters[name])
+            frame.shadows.append((holder, name, earlier, slot))
+            holder.__dict__[name] = value
+        return frame
+
+    def close(self) -> Frame:
+        """End the latest call, except that its caller still counts it as running."""
+        frame = self.frames.pop()
+        for holder, name, earlier, _ in reversed(frame.shadows):
+            if earlier is _ABSENT:
+                holder.__dict__.pop(name, None)
+            else:
+                holder.__dict__[name] = earlier
+        for callee in self.callees:
+            if callee.callers and callee.callers[-1] is frame:
+                callee.callers.pop()
+        if not torch.compiler.is_compiling():
+            _ACTIVE.remove(frame)
+            if not self.frames:
+                self.thread.clear()
+        return frame
+
+    def _claim(self) -> None:
+        thread = threading.get_ident()
+        if self.thread.setdefault("id", thread) != thread:
+            raise HookError(
+                f"module {self.path or type(self.module).__name__!r} runs in two threads at once; its compressed "
+                "weights belong to one call at a time: use one copy of the network per thread"
+            )
+
+    def _locate(self, frame: Frame) -> str:
+        above = frame.above
+        if above is None:
+            if self.free:
+                return self.path
+            raise HookError(
+                f"module {self.path!r} has a compression module for each of its calls ({', '.join(self.paths)}) and "
+                f"was called outside {self._callers_known()}, where they cannot be told apart"
+            )
+        index = above.calls.get(self.path, 0)
+        above.calls[self.path] = index + 1
+        path = child_call_path(above.path, above.scope.path, self.path, index)
+        if not self.paths or path in self.paths:
+            return path
+        siblings = [
+            known
+            for known in (child_call_path(above.path, above.scope.path, self.path, other) for other in range(index))
+            if known in self.paths
+        ]
+        nearest = siblings[-1] if siblings else self.paths[-1]
+        self.warn(f"call {path!r} was not seen when the network was captured; the compression of {nearest!r} is used")
+        return nearest
+
+    def _callers_known(self) -> str:
+        callers = sorted({path.rpartition(".")[0].rpartition(">")[0] or "the network" for path in self.paths})
+        return " and ".join(callers)
+
+    def warn(self, message: str) -> None:
+        """Warn about this scope once."""
+        if not self.warned:
+            self.warned.append(message)
+            warnings.warn(message, stacklevel=2)
+
+
+class _Active(threading.local):
+    """The running calls of hooked modules in this thread, outermost first."""
+
+    def __init__(self) -> None:
+        self.frames: list[Frame] = []
+
+    def append(self, frame: Frame) -> None:
+        if not self.frames:
+            _WATCH.open()
+        self.frames.append(frame)
+
+    def remove(self, frame: Frame) -> None:
+        if frame in self.frames:
+            self.frames.remove(frame)
+            if not self.frames:
+                _WATCH.close()
+
+
+_ACTIVE = _Active()
+
+
+def _snapshot() -> Resume | None:
+    frames = [_copy(frame) for frame in _ACTIVE.frames]
+    if not frames:
+        return None
+    values = [[holder.__dict__.get(name, _ABSENT) for holder, name, _, _ in frame.shadows] for frame in frames]
+    return _Resumption(frames, values)
+
+
+def _copy(frame: Frame) -> Frame:
+    copied = Frame(frame.scope, frame.path)
+    copied.depth = frame.depth
+    copied.functions = dict(frame.functions)
+    copied.calls = dict(frame.calls)
+    copied.shadows = list(frame.shadows)
+    copied.mode = frame.mode
+    return copied
+
+
+class _Resumption:
+    """Opens calls again as they were when a checkpointed part of them first ran."""
+
+    def __init__(self, frames: list[Frame], values: list[list[Any]]) -> None:
+        self._frames = frames
+        self._values = values
+
+    @contextlib.contextmanager
+    def __call__(self, fresh: bool) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for saved, values in zip(self._frames, self._values, strict=True):
+                scope = saved.scope
+                scope._claim()
+                frame = _copy(saved)
+                frame.shadows = []
+                scope.frames.append(frame)
+                _ACTIVE.append(frame)
+                stack.callback(scope.close)
+                for callee in scope.callees:
+                    callee.callers.append(frame)
+                for (holder, name, _, slot), value in zip(saved.shadows, values, strict=True):
+                    frame.shadows.append((holder, name, holder.__dict__.get(name, _ABSENT), slot))
+                    # The graph of the first run cannot be entered twice by a backward inside a backward.
+                    holder.__dict__[name] = slot(holder._parameters[name]) if fresh else value
+                if saved.mode is not None:
+                    frame.mode = stack.enter_context(LocalMode(frame))
+            yield
+
+
+_WATCH = Watch(_snapshot)
+
+
+class Enter:
+    """Forward pre-hook of a hooked module."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __call__(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Open a frame and replace inputs."""
+        scope = self.scope
+        if module is not scope.module:
+            raise HookError(
+                f"module {scope.path or type(module).__name__!r} runs as a replica or shallow copy, which cannot carry "
+                "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
+            )
+        frame = scope.open()
+        slots = scope.inputs.get(frame.path) if scope.inputs else None
+        if not slots:
+            return None
+        if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
+            return (slots[0](args[0]),), kwargs
+        replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), _Change(slots))
+        return replaced
+
+
+class Leave:
+    """Forward hook of a hooked module, also called when its forward raised."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
+        """Replace outputs and close the frame."""
+        scope = self.scope
+        if not scope.frames:
+            return None
+        if not torch.compiler.is_compiling() and scope.thread.get("id") != threading.get_ident():
+            return None
+        frame = scope.close()
+        above = frame.above
+        try:
+            slots = scope.outputs.get(frame.path) if scope.outputs else None
+            if not slots or result is None:
+                return None
+            if isinstance(result, torch.Tensor):
+                return slots[0](result) if 0 in slots else None
+            return replace_tensors(result, _Change(slots))
+        finally:
+            if above is not None:
+                above.depth -= 1
+
+
+class _Change:
+    """Applies slots by position."""
+
+    def __init__(self, slots: Mapping[int, Slot]) -> None:
+        self.slots = slots
+
+    def __call__(self, position: int, tensor: torch.Tensor) -> torch.Tensor:
+        slot = self.slots.get(position)
+        if slot is None:
+            return tensor
+        replaced: torch.Tensor = slot(tensor)
+        return replaced
+
+
+class _SharedChange:
+    """Applies slots by position; one tensor given twice stays one tensor when the same modules see it."""
+
+    def __init__(self, slots: Mapping[int, Slot]) -> None:
+        self.slots = slots
+        self.done: list[tuple[torch.Tensor, list[nn.Module], torch.Tensor]] = []
+
+    def __call__(self, position: int, tensor: torch.Tensor) -> torch.Tensor:
+        slot = self.slots.get(position)
+        if slot is None:
+            return tensor
+        for seen, chain, replaced in self.done:
+            if seen is tensor and len(chain) == len(slot.chain) and all(map(_same, chain, slot.chain)):
+                return replaced
+        changed: torch.Tensor = slot(tensor)
+        self.done.append((tensor, slot.chain, changed))
+        return changed
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
+
+
+class LocalMode(TorchFunctionMode):
+    """Replaces inputs and outputs of functions called in one module's forward, not in the modules it calls.
+
+    Args:
+        frame: The call.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__()
+        self.frame = frame
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function between its slots."""
+        kwargs = kwargs or {}
+        frame = self.frame
+        if frame.depth:
+            return func(*args, **kwargs)
+        scope = frame.scope
+        name = function_name(func)
+        count = scope.counts.get(name)
+        if count is None:
+            return func(*args, **kwargs)
+        index = frame.functions.get(name, 0)
+        frame.functions[name] = index + 1
+        if index >= count:
+            scope.warn(
+                f"call {index} of {name!r} in {scope.path or 'the network'!r} was not seen when the network was "
+                "captured and is not compressed"
+            )
+            return func(*args, **kwargs)
+        slots = scope.functions.get(frame.path)
+        if slots is None:
+            return func(*args, **kwargs)
+        inputs = slots.get((name, index, "input"))
+        outputs = slots.get((name, index, "output"))
+        if inputs is not None:
+            args, kwargs = replace_tensors((args, dict(kwargs)), _SharedChange(inputs))
+        result = func(*args, **kwargs)
+        return result if outputs is None else replace_tensors(result, _Change(outputs))
