@@ -1,0 +1,1 @@
+"""Plain LightningModules and DataModules to compress; they know nothing of lightning_nncf."""
