@@ -1,0 +1,25 @@
+"""Compression of neural networks as one PyTorch Lightning callback, from training to a proven ONNX file."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from lightning_nncf.algorithms.quantization import algorithm as _quantization  # noqa: F401, it registers itself
+from lightning_nncf.callback import NNCFCallback
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.checkpoint import load_from_checkpoint
+from lightning_nncf.core.compression import compress
+from lightning_nncf.export import export_and_verify, export_onnx, verify_file, verify_onnx
+
+__all__ = [
+    "NNCFCallback",
+    "NNCFConfig",
+    "compress",
+    "export_and_verify",
+    "export_onnx",
+    "load_from_checkpoint",
+    "verify_file",
+    "verify_onnx",
+]
+
+__version__ = version("lightning_nncf")

@@ -11,10 +11,11 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.inputs import Arguments, limit_batch
 from lightning_nncf.errors import VerificationError
 from lightning_nncf.export.onnx_export import DEFAULT_OPSET, ExportFormat, ExportReport, export_onnx
+from lightning_nncf.export.runtimes import OnnxRuntimeModel, OpenVINOModel, RuntimeModel, runtime_version
 from lightning_nncf.export.verify import VerificationReport, verify_onnx
 from lightning_nncf.graph.hooks import strip
 
-__all__ = ["Proof", "export_and_verify"]
+__all__ = ["Proof", "export_and_verify", "runtime_models"]
 
 _SAMPLES = 32
 """Samples of the example inputs that are compared at most."""
@@ -81,3 +82,13 @@ def export_and_verify(
             raise VerificationError(f"{error} (the file is kept as {written} for inspection)") from error
     written.replace(target)
     return Proof(export=report, verification=verification)
+
+
+def runtime_models(path: str | Path) -> dict[str, RuntimeModel]:
+    """Load a file in every runtime that is installed and can read it, by the runtime's name."""
+    classes: dict[str, tuple[str, type[RuntimeModel]]] = {
+        "ONNX Runtime": ("onnxruntime", OnnxRuntimeModel),
+        "OpenVINO": ("openvino", OpenVINOModel),
+    }
+    installed = {name: make for name, (package, make) in classes.items() if runtime_version(package) is not None}
+    return {name: make(path) for name, make in installed.items()}

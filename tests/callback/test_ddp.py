@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_two_processes_hold_the_same_ranges_bit_for_bit(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.callback.ddp_script", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    for moment in ("initial", "final"):
+        names = [name for name in ranks[0][moment] if "lnncf_" in name]
+        assert names
+        assert all(torch.equal(ranks[0][moment][name], ranks[1][moment][name]) for name in names)
+    trained = [name for name in names if not torch.equal(ranks[0]["initial"][name], ranks[0]["final"][name])]
+    assert trained
