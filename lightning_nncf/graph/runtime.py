@@ -19,7 +19,7 @@ from lightning_nncf.graph.values import replace_tensors
 
 __all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope", "Slot"]
 
-_ABSENT: Any = None
+_ABSENT: Any = object()
 
 
 class Slot(nn.Module):
@@ -103,6 +103,11 @@ class Scope:
         """Leave out what belongs to running calls, so that a copy starts idle."""
         return {**self.__dict__, "frames": [], "callers": [], "thread": {}}
 
+    @property
+    def name(self) -> str:
+        """How messages call the module."""
+        return repr(self.path) if self.path else "the network"
+
     def open(self) -> Frame:
         """Begin a call: find its path, let its callees know, hide the weights."""
         if not torch.compiler.is_compiling():
@@ -147,7 +152,7 @@ class Scope:
         thread = threading.get_ident()
         if self.thread.setdefault("id", thread) != thread:
             raise HookError(
-                f"module {self.path or type(self.module).__name__!r} runs in two threads at once; its compressed "
+                f"module {self.name} runs in two threads at once; its compressed "
                 "weights belong to one call at a time: use one copy of the network per thread"
             )
 
@@ -269,7 +274,7 @@ class Enter:
         scope = self.scope
         if module is not scope.module:
             raise HookError(
-                f"module {scope.path or type(module).__name__!r} runs as a replica or shallow copy, which cannot carry "
+                f"module {scope.name} runs as a replica or shallow copy, which cannot carry "
                 "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
             )
         frame = scope.open()
@@ -378,7 +383,7 @@ class LocalMode(TorchFunctionMode):
         frame.functions[name] = index + 1
         if index >= count:
             scope.warn(
-                f"call {index} of {name!r} in {scope.path or 'the network'!r} was not seen when the network was "
+                f"call {index} of {name!r} in {scope.name} was not seen when the network was "
                 "captured and is not compressed"
             )
             return func(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -100,9 +101,17 @@ def _run_modes(network: nn.Module, run: Callable[[], object], modes: Sequence[st
 
 def _run_once(run: Callable[[], object], recorder: Recorder, mode: str) -> None:
     recorder.start(mode)
-    # Compiled parts would hide their operations.
-    with torch.no_grad(), torch.compiler.set_stance("force_eager"), recorder:
+    with torch.no_grad(), _eager(), recorder:
         run()
+
+
+def _eager() -> contextlib.AbstractContextManager[object]:
+    """Run compiled parts uncompiled, which would hide their operations."""
+    # Nothing is compiled before the compiler, slow to import, is imported.
+    if "torch._dynamo" not in sys.modules:
+        return contextlib.nullcontext()
+    stance: contextlib.AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 @contextlib.contextmanager
