@@ -16,17 +16,20 @@ class Tolerance:
     """How far a runtime may be from the reference.
 
     Runtimes add up integers where torch adds up floats, so a value next to a rounding border may fall one step to the
-    other side, and later layers carry that on; a few per cent of the output's size are normal in deep networks.
-    Saturating kernels or a lost layer show as tens of per cent.
+    other side, and later layers carry that on: a few per cent of the output's size are normal in a trained network.
+    Where the outputs are further apart, the layers decide, each on the same inputs: if all of them agree, the network
+    itself amplifies single steps (an untrained one does); if one does not, as with saturating kernels, it is at fault.
 
     Args:
         relative_rms: Largest root mean square of the difference, relative to that of the reference output.
         agreement: Least share of samples with the same largest class, for outputs ``[N, C]``; one sample may always
             differ, so that a handful of samples cannot fail on a tie.
+        layer_steps: Largest root mean square of one layer's difference on the same inputs, in quantization steps.
     """
 
     relative_rms: float = 0.1
     agreement: float = 0.9
+    layer_steps: float = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

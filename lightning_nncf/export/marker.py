@@ -1,7 +1,7 @@
 """The op that stands for a quantizer while a network is exported.
 
-Both exporters of torch write it as one node of domain ``lightning_nncf`` that names its quantizer; what the node becomes
-is decided afterwards on the ONNX graph, so that no rule has to be written twice.
+Both exporters of torch write it as one node of domain ``lightning_nncf`` that names its quantizer; what the node
+becomes is decided afterwards on the ONNX graph, so that no rule has to be written twice.
 """
 
 from __future__ import annotations

@@ -54,10 +54,12 @@ class FlatNetwork(nn.Module):
     Args:
         network: The network.
         inputs: Structure of ``(args, kwargs)``.
-        restart: Called at the start of each pass.
+        restart: Called at the start of each pass, if given.
     """
 
-    def __init__(self, network: nn.Module, inputs: Mapping[str, Any], restart: Callable[[], None]) -> None:
+    def __init__(
+        self, network: nn.Module, inputs: Mapping[str, Any], restart: Callable[[], None] | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.structure: dict[str, Any] = {}
@@ -66,7 +68,8 @@ class FlatNetwork(nn.Module):
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Call the network and return the tensors of its output; `structure` then describes the output."""
-        self._restart()
+        if self._restart is not None:
+            self._restart()
         args, kwargs = rebuild(self._inputs, tensors)
         found, self.structure = flatten(self.network(*args, **kwargs))
         return tuple(found)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_nncf.export.compare import Difference, Tolerance
-from lightning_nncf.export.divergence import Divergence
 from lightning_nncf.export.int8_layers import Int8Layers
+from lightning_nncf.export.layer_check import LayerCheck
 
 __all__ = ["RuntimeResult", "VerificationReport"]
 
@@ -28,8 +28,8 @@ class RuntimeResult:
         layers: Layers that run on integers.
         latency: Median seconds of one call, None if not timed.
         reference_latency: The same for the float file.
-        divergence: Where the values leave the reference's, only looked for on disagreement.
-        passed: Whether the difference is within the tolerance; true when there was nothing to compare.
+        layer_check: Comparison layer by layer, only made where the outputs differ beyond the tolerance.
+        passed: Whether the outputs, or else all layers, agree within the tolerance; true without a reference.
     """
 
     runtime: str
@@ -39,7 +39,7 @@ class RuntimeResult:
     layers: Int8Layers | None = None
     latency: float | None = None
     reference_latency: float | None = None
-    divergence: Divergence | None = None
+    layer_check: LayerCheck | None = None
     passed: bool = True
 
     @property
@@ -123,9 +123,11 @@ def _row(result: RuntimeResult, reference: str) -> list[str]:
     if result.skipped is not None:
         return [name, *[""] * 8, result.skipped]
     layers, difference = result.layers, result.difference
-    verdict = (
-        "the reference" if difference is None and result.runtime == reference else "ok" if result.passed else "FAILED"
-    )
+    verdict = "ok" if result.passed else "FAILED"
+    if difference is None and result.runtime == reference:
+        verdict = "the reference"
+    elif result.passed and result.layer_check is not None:
+        verdict = f"ok, by layer ({result.layer_check.steps:.2g} steps)"
     return [
         name,
         "" if layers is None else f"{layers.convolutions}/{layers.all_convolutions}",

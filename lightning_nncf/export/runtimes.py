@@ -28,7 +28,7 @@ __all__ = ["RUNTIMES", "OnnxRuntimeModel", "OpenVINOModel", "RuntimeModel", "run
 def runtime_version(package: str) -> str | None:
     """Return the version of an installed package, None when it cannot be imported."""
     try:
-        return str(importlib.import_module(package).__version__)
+        return str(importlib.import_module(package).__version__).partition("-")[0]
     except ImportError:
         return None
 
