@@ -80,7 +80,7 @@ def _names(function: Callable[..., Any], pattern: tuple[str, ...]) -> tuple[str,
         if all(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
             return tuple(parameter.name for parameter in parameters if parameter.kind in positional)
     packet = getattr(torch.ops.aten, function_name(function), None)
-    if packet is None:
+    if not hasattr(packet, "overloads"):  # None, or a special method of the namespace object as for `__ne__`
         return ("self", "index") if function_name(function) in ("__getitem__", "__setitem__") else ()
     for overload in packet.overloads():
         arguments = getattr(packet, overload)._schema.arguments
