@@ -1,0 +1,483 @@
+// Fake quantization on the CPU: one pass over memory each way, the clip mask recomputed from the input in backward.
+//
+// Work is cut into pieces whose size depends on the shape alone; every piece leaves its partial sums in its own slot,
+// and the slots are added in order. The result is the same for any number of threads.
+
+#include <limits>
+#include <memory>
+#include <vector>
+
+#include "buffers_cpu.h"
+#include "grid.h"
+#include "layout.h"
+#include "simd_cpu.h"
+
+namespace lightning_nncf {
+namespace {
+
+constexpr int64_t kPiece = 4096;   // elements of a piece of a row
+constexpr int64_t kGrain = 32768;  // elements worth a thread
+
+// Sums of one piece: of the gradient times the residual `x - y`, and of the gradients outside the range.
+template <typename A>
+struct Sums {
+  A inside = 0;
+  A above = 0;
+  A below = 0;
+};
+
+// The forward divides in float32, so that it equals the reference bit for bit; half types are rounded more coarsely
+// than a reciprocal errs, and it is what keeps them at the speed of memory.
+template <typename T>
+constexpr bool kDivides = !std::is_same_v<T, half_t> && !std::is_same_v<T, bfloat16_t>;
+
+// Quantizes and dequantizes; `divisor` is the step, or its reciprocal. NaN stays NaN.
+template <bool kSymmetric, bool kDivide, typename V>
+inline V fake_quantized(V x, V divisor, V step, V quant_min, V quant_max) {
+  const V ticks = V::min(quant_max, V::max(quant_min, kDivide ? x / divisor : x * divisor));
+  // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
+  return (kSymmetric ? V::round(ticks) : V::round(ticks) + V::set(0)) * step;
+}
+
+// Quantizes [first, last) as far as whole vectors go, two at a time while there are two.
+template <bool kSymmetric, typename V, typename T, typename A>
+inline void forward_part(const T* x, T* y, int64_t first, int64_t last, const Grid<A>& grid) {
+  constexpr bool kDivide = kDivides<T>;
+  const V step = V::set(grid.step), divisor = V::set(kDivide ? grid.step : A(1) / grid.step);
+  const V quant_min = V::set(grid.quant_min), quant_max = V::set(grid.quant_max);
+  const auto quantize = [&](V value) {
+    return fake_quantized<kSymmetric, kDivide>(value, divisor, step, quant_min, quant_max);
+  };
+  int64_t i = first;
+  for (; i + 2 * V::kWidth <= last; i += 2 * V::kWidth) {
+    const Pair<V> values = load_pair<V>(x + i);
+    store_pair(Pair<V>{quantize(values.first), quantize(values.second)}, y + i);
+  }
+  if (i + V::kWidth <= last) quantize(V::load(x + i)).store(y + i);
+}
+
+// A row that is no whole number of vectors ends with a vector over its last elements, some of them seen before.
+template <bool kSymmetric, typename T, typename A>
+inline void forward_row(const T* x, T* y, int64_t count, const Grid<A>& grid) {
+  using V = Vector<A>;
+  if (count < V::kWidth) {
+    for (int64_t i = 0; i < count; ++i) forward_part<kSymmetric, Lanes<A, 1>>(x, y, i, i + 1, grid);
+    return;
+  }
+  forward_part<kSymmetric, V>(x, y, 0, count, grid);
+  if (count % V::kWidth != 0) forward_part<kSymmetric, V>(x, y, count - V::kWidth, count, grid);
+}
+
+// One vector of the backward: stores the gradient of x and returns the sums of its lanes.
+template <typename V>
+struct Parts {
+  V inside, above, below;
+};
+
+template <typename V, typename T>
+inline Parts<V> backward_vector(const T* grad, const T* x, T* grad_x, V reciprocal, V step, V low, V high) {
+  const V value = V::load(x);
+  const V g = V::load(grad);
+  const auto over = value > high;
+  const auto under = low > value;
+  const V passed = V::drop(V::either(over, under), g);
+  passed.store_unrounded(grad_x);
+  const V clipped = V::min(high, V::max(low, value));
+  const V residual = V::minus_product(clipped, V::round(clipped * reciprocal), step);
+  return {passed * residual, V::keep(over, g), V::keep(under, g)};
+}
+
+template <typename V, typename T, typename A>
+inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, const Grid<A>& grid) {
+  const V step = V::set(grid.step), reciprocal = V::set(A(1) / grid.step);
+  const V low = V::set(grid.low), high = V::set(grid.high);
+  V inside = V::set(0), above = V::set(0), below = V::set(0);
+  int64_t i = 0;
+  for (; i + V::kWidth <= count; i += V::kWidth) {
+    const Parts<V> parts = backward_vector(grad + i, x + i, grad_x + i, reciprocal, step, low, high);
+    inside = inside + parts.inside;
+    above = above + parts.above;
+    below = below + parts.below;
+  }
+  if (i < count) {
+    const int64_t at = count - V::kWidth;
+    const Parts<V> parts = backward_vector(grad + at, x + at, grad_x + at, reciprocal, step, low, high);
+    const auto fresh = V::last(int(count - i));
+    inside = inside + V::keep(fresh, parts.inside);
+    above = above + V::keep(fresh, parts.above);
+    below = below + V::keep(fresh, parts.below);
+  }
+  return {inside.sum(), above.sum(), below.sum()};
+}
+
+template <typename T, typename A>
+inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, const Grid<A>& grid) {
+  using V = Vector<A>;
+  return count < V::kWidth ? backward_part<Lanes<A, 1>>(grad, x, grad_x, count, grid)
+                           : backward_part<V>(grad, x, grad_x, count, grid);
+}
+
+// The grids of all channels, one array for each part, for tensors whose channels are next to each other.
+template <typename A>
+struct Columns {
+  std::vector<A> step, reciprocal, low, high, quant_min, quant_max;
+
+  explicit Columns(const std::vector<Grid<A>>& grids) {
+    for (const Grid<A>& grid : grids) {
+      step.push_back(grid.step);
+      reciprocal.push_back(A(1) / grid.step);
+      low.push_back(grid.low);
+      high.push_back(grid.high);
+      quant_min.push_back(grid.quant_min);
+      quant_max.push_back(grid.quant_max);
+    }
+  }
+};
+
+// The same grids in the order in which `load_pair` brings the values of `T`.
+template <typename T, typename A>
+std::vector<Grid<A>> paired(const std::vector<Grid<A>>& grids) {
+  constexpr int kWidth = Vector<A>::kWidth;
+  std::vector<Grid<A>> ordered = grids;
+  for (size_t c = 0; c + 2 * kWidth <= grids.size(); c += 2 * kWidth) {
+    for (int i = 0; i < 2 * kWidth; ++i) ordered[c + pair_position<Vector<A>, T>(i)] = grids[c + i];
+  }
+  return ordered;
+}
+
+template <bool kSymmetric, typename T, typename A>
+inline void forward_columns(const T* x, T* y, int64_t count, const Columns<A>& columns) {
+  using V = Vector<A>;
+  using One = Lanes<A, 1>;
+  constexpr bool kDivide = kDivides<T>;
+  const A* divisors = kDivide ? columns.step.data() : columns.reciprocal.data();
+  const A* steps = columns.step.data();
+  const A* mins = columns.quant_min.data();
+  const A* maxs = columns.quant_max.data();
+  const V lowest = V::set(mins[0]), highest = V::set(maxs[0]);
+  const auto quantize = [&](V value, int64_t c) {
+    return fake_quantized<kSymmetric, kDivide>(value, V::load(divisors + c), V::load(steps + c),
+                                               kSymmetric ? lowest : V::load(mins + c),
+                                               kSymmetric ? highest : V::load(maxs + c));
+  };
+  int64_t c = 0;
+  for (; c + 2 * V::kWidth <= count; c += 2 * V::kWidth) {
+    const Pair<V> values = load_pair<V>(x + c);
+    store_pair(Pair<V>{quantize(values.first, c), quantize(values.second, c + V::kWidth)}, y + c);
+  }
+  if (c + V::kWidth <= count) {
+    quantize(V::load(x + c), c).store(y + c);
+    c += V::kWidth;
+  }
+  for (; c < count; ++c) {
+    fake_quantized<kSymmetric, kDivide>(One::load(x + c), One::set(divisors[c]), One::set(steps[c]), One::set(mins[c]),
+                                        One::set(maxs[c]))
+        .store(y + c);
+  }
+}
+
+template <typename V, typename T, typename A>
+inline int64_t backward_columns(const T* grad, const T* x, T* grad_x, int64_t c, int64_t count,
+                                const Columns<A>& columns, A* inside, A* above, A* below) {
+  for (; c + V::kWidth <= count; c += V::kWidth) {
+    const Parts<V> parts = backward_vector(grad + c, x + c, grad_x + c, V::load(columns.reciprocal.data() + c),
+                                           V::load(columns.step.data() + c), V::load(columns.low.data() + c),
+                                           V::load(columns.high.data() + c));
+    (V::load(inside + c) + parts.inside).store(inside + c);
+    (V::load(above + c) + parts.above).store(above + c);
+    (V::load(below + c) + parts.below).store(below + c);
+  }
+  return c;
+}
+
+// Calls `body(begin, count, channel)` for the parts of rows in [begin, end) of the memory order.
+template <typename F>
+inline void each_row(int64_t begin, int64_t end, const Layout& layout, const F& body) {
+  int64_t row = begin / layout.inner;
+  int64_t channel = row % layout.channels;
+  for (int64_t at = begin; at < end;) {
+    const int64_t stop = std::min(end, (row + 1) * layout.inner);
+    body(at, stop - at, channel);
+    at = stop;
+    ++row;
+    if (++channel == layout.channels) channel = 0;
+  }
+}
+
+template <typename T, typename A, bool kSymmetric>
+void forward(const T* x, T* y, const Layout& layout, const std::vector<Grid<A>>& grids) {
+  if (layout.inner > 1 || layout.channels == 1) {
+    return torch::stable::parallel_for(0, layout.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
+        forward_row<kSymmetric>(x + at, y + at, count, grids[channel]);
+      });
+    });
+  }
+  const Columns<A> columns(paired<T>(grids));
+  const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
+  torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      forward_columns<kSymmetric>(x + row * layout.channels, y + row * layout.channels, layout.channels, columns);
+    }
+  });
+}
+
+template <typename A>
+inline void add(Sums<double>& total, const Sums<A>& part) {
+  total.inside += double(part.inside);
+  total.above += double(part.above);
+  total.below += double(part.below);
+}
+
+template <typename T, typename A>
+std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, const Layout& layout,
+                                        const std::vector<Grid<A>>& grids) {
+  const int64_t rows = layout.outer * layout.channels;
+  const int64_t pieces = (layout.inner + kPiece - 1) / kPiece;
+  const int64_t length = std::min(layout.inner, kPiece);
+  const auto parts = std::make_unique<Sums<A>[]>(rows * pieces);
+  const int64_t grain = std::max<int64_t>(1, kGrain / length);
+  torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
+    int64_t row = begin / pieces, piece = begin % pieces, channel = row % layout.channels;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t at = row * layout.inner + piece * length;
+      const int64_t count = std::min(length, layout.inner - piece * length);
+      parts[i] = backward_row(grad + at, x + at, grad_x + at, count, grids[channel]);
+      if (++piece == pieces) {
+        piece = 0;
+        ++row;
+        if (++channel == layout.channels) channel = 0;
+      }
+    }
+  });
+  std::vector<Sums<double>> totals(layout.channels);
+  for (int64_t row = 0, channel = 0; row < rows; ++row) {
+    for (int64_t piece = 0; piece < pieces; ++piece) add(totals[channel], parts[row * pieces + piece]);
+    if (++channel == layout.channels) channel = 0;
+  }
+  return totals;
+}
+
+template <typename T, typename A>
+std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* grad_x, const Layout& layout,
+                                               const std::vector<Grid<A>>& grids) {
+  const Columns<A> columns(grids);
+  const int64_t channels = layout.channels;
+  const int64_t length = std::clamp<int64_t>(kGrain / channels, 16, 512);  // rows of a piece
+  const int64_t pieces = (layout.outer + length - 1) / length;
+  std::vector<A> parts(pieces * channels * 3, A(0));
+  const int64_t grain = std::max<int64_t>(1, kGrain / (length * channels));
+  torch::stable::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t piece = begin; piece < end; ++piece) {
+      A* inside = parts.data() + piece * channels * 3;
+      A* above = inside + channels;
+      A* below = above + channels;
+      for (int64_t row = piece * length; row < std::min(layout.outer, (piece + 1) * length); ++row) {
+        const T* g = grad + row * channels;
+        const T* values = x + row * channels;
+        T* result = grad_x + row * channels;
+        const int64_t done =
+            backward_columns<Vector<A>>(g, values, result, 0, channels, columns, inside, above, below);
+        backward_columns<Lanes<A, 1>>(g, values, result, done, channels, columns, inside, above, below);
+      }
+    }
+  });
+  std::vector<Sums<double>> totals(channels);
+  for (int64_t piece = 0; piece < pieces; ++piece) {
+    const A* inside = parts.data() + piece * channels * 3;
+    for (int64_t c = 0; c < channels; ++c) {
+      add(totals[c], Sums<A>{inside[c], inside[channels + c], inside[2 * channels + c]});
+    }
+  }
+  return totals;
+}
+
+// Sums in units of the gradient: the residuals divided by the step, and y - x instead of x - y.
+template <typename T, typename A>
+std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const Layout& layout,
+                                   const std::vector<Grid<A>>& grids) {
+  auto totals = layout.inner == 1 && layout.channels > 1 ? backward_all_columns<T, A>(grad, x, grad_x, layout, grids)
+                                                         : backward_rows<T, A>(grad, x, grad_x, layout, grids);
+  for (size_t c = 0; c < totals.size(); ++c) totals[c].inside /= -double(grids[c].step);
+  return totals;
+}
+
+// Calls `body` with a value of the storage type and one of the computation type.
+template <typename F>
+void dispatch(const Tensor& x, const F& body) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return body(float{}, float{});
+    case ScalarType::BFloat16:
+      return body(bfloat16_t{}, float{});
+    case ScalarType::Half:
+      return body(half_t{}, float{});
+    case ScalarType::Double:
+      return body(double{}, double{});
+    default:
+      STD_TORCH_CHECK(false, "expected a tensor of a floating-point type");
+  }
+}
+
+// The values of a parameter in the type of the computation.
+template <typename A>
+std::vector<A> values_of(const Tensor& parameter) {
+  const Tensor held = packed(parameter);
+  std::vector<A> values(held.numel());
+  const void* data = held.data_ptr();
+  switch (held.scalar_type()) {
+    case ScalarType::Float:
+      widen(static_cast<const float*>(data), values.data(), values.size());
+      break;
+    case ScalarType::Double:
+      widen(static_cast<const double*>(data), values.data(), values.size());
+      break;
+    case ScalarType::BFloat16:
+      widen(static_cast<const bfloat16_t*>(data), values.data(), values.size());
+      break;
+    case ScalarType::Half:
+      widen(static_cast<const half_t*>(data), values.data(), values.size());
+      break;
+    default:
+      STD_TORCH_CHECK(false, "expected parameters of a floating-point type");
+  }
+  return values;
+}
+
+// A new tensor in the shape, type and strides of a parameter.
+Tensor like_parameter(const Tensor& parameter, const std::vector<double>& values) {
+  Tensor held = torch::stable::new_empty(parameter, parameter.sizes());
+  void* data = held.data_ptr();
+  const int64_t count = values.size();
+  switch (held.scalar_type()) {
+    case ScalarType::Float:
+      narrow(values.data(), static_cast<float*>(data), count);
+      break;
+    case ScalarType::Double:
+      narrow(values.data(), static_cast<double*>(data), count);
+      break;
+    case ScalarType::BFloat16:
+      narrow(values.data(), static_cast<bfloat16_t*>(data), count);
+      break;
+    default:
+      narrow(values.data(), static_cast<half_t*>(data), count);
+  }
+  if (parameter.is_contiguous()) return held;
+  Tensor result = torch::stable::empty_like(parameter);
+  torch::stable::copy_(result, held);
+  return result;
+}
+
+template <bool kSymmetric, typename A>
+std::vector<Grid<A>> grids_of(const std::vector<A>& first, const std::vector<A>& second, int64_t quant_min,
+                              int64_t quant_max) {
+  std::vector<Grid<A>> grids(first.size());
+  for (size_t c = 0; c < first.size(); ++c) {
+    if constexpr (kSymmetric) {
+      grids[c] = symmetric_grid(first[c], quant_min, quant_max);
+    } else {
+      grids[c] = asymmetric_grid(first[c], second[c], quant_max - quant_min + 1);
+    }
+    if (grids[c].step != grids[c].step) grids[c].step = std::numeric_limits<A>::quiet_NaN();
+  }
+  return grids;
+}
+
+template <bool kSymmetric>
+Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max,
+                   int64_t axis) {
+  check_parameter(first, channels_of(x, axis));
+  if (!kSymmetric) check_parameter(second, channels_of(x, axis));
+  if (x.numel() == 0) return torch::stable::empty_like(x);
+  if (widens_to_double(x, first)) {
+    const Tensor wide = torch::stable::to(x, ScalarType::Double);
+    return in_type_of(run_forward<kSymmetric>(wide, first, second, quant_min, quant_max, axis), x);
+  }
+  Layout layout;
+  const Tensor source = dense(x, axis, layout);
+  Tensor result = empty_like_dense(source);
+  dispatch(x, [&](auto stored, auto computed) {
+    using T = decltype(stored);
+    using A = decltype(computed);
+    const std::vector<A> others = kSymmetric ? std::vector<A>{} : values_of<A>(second);
+    const auto grids = grids_of<kSymmetric, A>(values_of<A>(first), others, quant_min, quant_max);
+    forward<T, A, kSymmetric>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout,
+                              grids);
+  });
+  return result;
+}
+
+// Returns the gradient of `x`, and the sums of every channel.
+template <bool kSymmetric>
+std::pair<Tensor, std::vector<Sums<double>>> run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
+                                                          const Tensor& second, int64_t quant_min, int64_t quant_max,
+                                                          int64_t axis) {
+  const int64_t channels = channels_of(x, axis);
+  check_parameter(first, channels);
+  if (!kSymmetric) check_parameter(second, channels);
+  if (x.numel() == 0) return {torch::stable::empty_like(x), std::vector<Sums<double>>(channels)};
+  if (widens_to_double(x, first)) {
+    const Tensor wide = torch::stable::to(x, ScalarType::Double);
+    auto [grad_x, totals] = run_backward<kSymmetric>(grad, wide, first, second, quant_min, quant_max, axis);
+    return {in_type_of(grad_x, x), totals};
+  }
+  Layout layout;
+  const Tensor source = dense(x, axis, layout);
+  const Tensor upstream = in_layout_of(grad, source);
+  Tensor result = empty_like_dense(source);
+  std::vector<Sums<double>> totals;
+  dispatch(x, [&](auto stored, auto computed) {
+    using T = decltype(stored);
+    using A = decltype(computed);
+    const std::vector<A> others = kSymmetric ? std::vector<A>{} : values_of<A>(second);
+    const auto grids = grids_of<kSymmetric, A>(values_of<A>(first), others, quant_min, quant_max);
+    totals = backward<T, A>(static_cast<const T*>(upstream.data_ptr()),
+                                        static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()),
+                                        layout, grids);
+  });
+  return {result, totals};
+}
+
+Tensor symmetric(const Tensor& x, const Tensor& scale, int64_t quant_min, int64_t quant_max, int64_t axis) {
+  return run_forward<true>(x, scale, scale, quant_min, quant_max, axis);
+}
+
+std::tuple<Tensor, Tensor> symmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
+                                              int64_t quant_min, int64_t quant_max, int64_t axis) {
+  auto [grad_x, totals] = run_backward<true>(grad, x, scale, scale, quant_min, quant_max, axis);
+  std::vector<double> grad_scale = values_of<double>(scale);
+  const double ratio = double(quant_min) / double(quant_max);
+  for (size_t c = 0; c < grad_scale.size(); ++c) {
+    const Sums<double>& sums = totals[c];
+    grad_scale[c] = sign_of(grad_scale[c]) *
+                    (sums.inside / double(quant_max - quant_min) + sums.above + sums.below * ratio);
+  }
+  return {grad_x, like_parameter(scale, grad_scale)};
+}
+
+Tensor asymmetric(const Tensor& x, const Tensor& input_low, const Tensor& input_range, int64_t levels, int64_t axis) {
+  return run_forward<false>(x, input_low, input_range, 0, levels - 1, axis);
+}
+
+std::tuple<Tensor, Tensor, Tensor> asymmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& input_low,
+                                                       const Tensor& input_range, int64_t levels, int64_t axis) {
+  auto [grad_x, totals] = run_backward<false>(grad, x, input_low, input_range, 0, levels - 1, axis);
+  std::vector<double> grad_low(totals.size());
+  std::vector<double> grad_range = values_of<double>(input_range);
+  for (size_t c = 0; c < totals.size(); ++c) {
+    grad_low[c] = totals[c].above + totals[c].below;
+    grad_range[c] = sign_of(grad_range[c]) * (totals[c].inside / double(levels - 1) + totals[c].above);
+  }
+  return {grad_x, like_parameter(input_low, grad_low), like_parameter(input_range, grad_range)};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lightning_nncf, CPU, m) {
+  m.impl("fake_quantize_symmetric", TORCH_BOX(&symmetric));
+  m.impl("fake_quantize_symmetric_backward", TORCH_BOX(&symmetric_backward));
+  m.impl("fake_quantize_asymmetric", TORCH_BOX(&asymmetric));
+  m.impl("fake_quantize_asymmetric_backward", TORCH_BOX(&asymmetric_backward));
+}
+
+}  // namespace lightning_nncf
