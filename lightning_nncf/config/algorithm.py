@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -40,6 +40,11 @@ class AlgorithmConfig(StrictModel):
 
     compression_lr_multiplier: float | None = Field(None, ge=0)
     """Factor on the gradients of the parameters this algorithm adds; overrides the root's."""
+
+    def __init__(self, /, **values: Any) -> None:
+        super().__init__(**values)
+        # A section without its name cannot be read back, so it counts as set even when it came from the default.
+        self.model_fields_set.add("algorithm")
 
     def problems_in(self, root: NNCFConfig) -> Iterable[Problem]:
         """Yield what is wrong with this section given the settings at the root, paths relative to the root."""

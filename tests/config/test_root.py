@@ -142,3 +142,10 @@ def test_errors_of_a_file_name_the_file(tmp_path: Path) -> None:
     message = _message(path)
     assert "`compression.bits` is not a known key" in message
     assert str(path) in message
+
+
+def test_what_was_set_reads_back_alone() -> None:
+    config = NNCFConfig(compression=(QuantizationConfig(preset="mixed"),), target_device="CPU")
+    plain = config.model_dump(mode="json", exclude_unset=True)
+    assert plain == {"compression": [{"algorithm": "quantization", "preset": "mixed"}], "target_device": "CPU"}
+    assert NNCFConfig.load(plain) == config

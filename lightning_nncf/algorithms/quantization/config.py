@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import model_validator
 from typing_extensions import Self
 
+from lightning_nncf.algorithms.quantization.constraint_config import (
+    ActivationsConfig,
+    GroupConfig,
+    ScopeOverridesConfig,
+    StagedConfig,
+)
+from lightning_nncf.algorithms.quantization.initializer_config import (
+    PrecisionConfig,
+    QuantizationInitializerConfig,
+    QuantizerGroup,
+    RangeConfig,
+    RangeType,
+)
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
-from lightning_nncf.config.algorithm import AlgorithmConfig, BatchNormAdaptationConfig
-from lightning_nncf.config.base import Scopes, StrictModel, as_tuple, deprecated
+from lightning_nncf.config.algorithm import AlgorithmConfig
+from lightning_nncf.config.base import deprecated
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
 from lightning_nncf.config.registry import register_algorithm_config
 
@@ -29,206 +42,11 @@ __all__ = [
     "StagedConfig",
 ]
 
-QuantizerGroup = Literal["weights", "activations"]
-RangeType = Literal["min_max", "mean_min_max", "mixed_min_max", "threesigma", "percentile", "mean_percentile"]
 OverflowFix = Literal["enable", "disable", "first_layer_only"]
 
 AVAILABLE_RANGE_TYPES = ("min_max", "mean_min_max", "mixed_min_max")
 AVAILABLE_DEVICES = ("ANY", "CPU", "TRIAL")
 _LATER = "is not available in this version"
-
-
-class PercentileConfig(StrictModel):
-    """Which percentiles the percentile range initializers take."""
-
-    min_percentile: float = Field(0.1, ge=0, le=100)
-    """Percentile of the data that becomes the low end."""
-
-    max_percentile: float = Field(99.9, ge=0, le=100)
-    """Percentile of the data that becomes the high end."""
-
-
-class RangeConfig(StrictModel):
-    """How the ranges of quantizers are found from data before training."""
-
-    type: RangeType = "mixed_min_max"
-    """Statistic the range comes from."""
-
-    num_init_samples: int = Field(256, ge=0)
-    """Samples of the training data to look at; 0 skips the initialization."""
-
-    params: PercentileConfig = PercentileConfig()
-    """Settings of the percentile types."""
-
-    target_quantizer_group: QuantizerGroup | None = None
-    """Apply to quantizers of weights or of activations only; absent means both."""
-
-    ignored_scopes: Scopes = ()
-    """Quantizers that this entry does not concern."""
-
-    target_scopes: Scopes | None = None
-    """Quantizers that this entry concerns; absent means all."""
-
-
-class PrecisionConfig(StrictModel):
-    """How the bit width of each quantizer is chosen in mixed precision."""
-
-    type: Literal["hawq", "autoq", "manual"] = "manual"
-    """Method."""
-
-    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = Field(None, strict=False)
-    """Bit widths to choose from."""
-
-    num_data_points: int = Field(100, ge=1)
-    """Samples used to estimate Hessian traces."""
-
-    iter_number: int | None = Field(None, ge=0)
-    """Iterations of the method."""
-
-    tolerance: float = Field(1e-4, gt=0)
-    """Relative change of the trace at which its estimation stops."""
-
-    compression_ratio: float | None = Field(None, gt=0)
-    """Target of the method."""
-
-    eval_subset_ratio: float = Field(1.0, gt=0, le=1)
-    """Share of the validation data used for rewards."""
-
-    warmup_iter_number: int | None = Field(None, ge=0)
-    """Iterations with random actions before learning."""
-
-    bitwidth_per_scope: tuple[Annotated[tuple[int, str], Field(strict=False)], ...] = Field((), strict=False)
-    """Pairs of bit width and quantizer."""
-
-    traces_per_layer_path: str | None = None
-    """File with traces computed earlier."""
-
-    dump_init_precision_data: bool = False
-    """Whether to write what the method computed."""
-
-    bitwidth_assignment_mode: Literal["liberal", "strict"] = "liberal"
-    """Whether adjacent quantizers must have equal bit widths."""
-
-
-class QuantizationInitializerConfig(StrictModel):
-    """What happens between building the quantizers and the first training step."""
-
-    range: Annotated[
-        tuple[RangeConfig, ...],
-        Field(min_length=1),
-        BeforeValidator(as_tuple, json_schema_input_type=RangeConfig | list[RangeConfig]),
-    ] = (RangeConfig(),)
-    """Range initialization: one entry, or a list in which every quantizer is concerned by exactly one."""
-
-    batchnorm_adaptation: BatchNormAdaptationConfig = BatchNormAdaptationConfig()
-    """Adaptation of batch normalization."""
-
-    precision: PrecisionConfig | None = None
-    """Mixed precision; absent means the same bit width everywhere."""
-
-
-class GroupConfig(StrictModel):
-    """What all quantizers of weights, or all of activations, must fulfil; absent keys leave the choice open."""
-
-    mode: QuantizationMode | None = None
-    """Symmetric or asymmetric ranges; absent means what the preset says."""
-
-    bits: int | None = Field(None, ge=2, le=8)
-    """Bit width; absent means 8."""
-
-    signed: bool | None = None
-    """Force signed or unsigned levels in symmetric mode; absent lets the data decide."""
-
-    per_channel: bool | None = None
-    """One range per channel instead of one per tensor; absent takes the best the device allows."""
-
-    logarithm_scale: bool = False
-    """Train the logarithm of the scale instead of the scale."""
-
-    ignored_scopes: Scopes = ()
-    """Ops whose tensors of this group are not quantized."""
-
-    target_scopes: Scopes | None = None
-    """Ops whose tensors of this group are quantized, and no others."""
-
-
-class ActivationsConfig(GroupConfig):
-    """`GroupConfig` of activations."""
-
-    unified_scale_ops: tuple[Annotated[tuple[str, ...], Field(strict=False)], ...] = Field((), strict=False)
-    """Lists of ops whose quantizers share one range."""
-
-    @classmethod
-    def upgrade(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Read the older name of ``unified_scale_ops``."""
-        if "linked_quantizer_scopes" in values:
-            deprecated("linked_quantizer_scopes", "write `unified_scale_ops`")
-            values.setdefault("unified_scale_ops", values.pop("linked_quantizer_scopes"))
-        return values
-
-
-class OverrideInitializerConfig(StrictModel):
-    """Initialization of the quantizers of one override."""
-
-    range: RangeConfig | None = None
-    """Range initialization."""
-
-
-class OverrideConfig(StrictModel):
-    """Constraints on the quantizers of one scope."""
-
-    mode: QuantizationMode | None = None
-    """Symmetric or asymmetric ranges."""
-
-    bits: int | None = Field(None, ge=2, le=8)
-    """Bit width."""
-
-    signed: bool | None = None
-    """Force signed or unsigned levels."""
-
-    per_channel: bool | None = None
-    """One range per channel instead of one per tensor."""
-
-    initializer: OverrideInitializerConfig | None = None
-    """Initialization."""
-
-
-class ScopeOverridesConfig(StrictModel):
-    """Constraints by scope."""
-
-    weights: Mapping[str, OverrideConfig] = {}
-    """Scope to constraints on its weight quantizers."""
-
-    activations: Mapping[str, OverrideConfig] = {}
-    """Scope to constraints on its activation quantizers."""
-
-
-class StagedConfig(StrictModel):
-    """Staged training: activations and weights are quantized from different epochs on."""
-
-    batch_multiplier: int = Field(1, ge=1)
-    """Batches whose gradients are accumulated."""
-
-    activations_quant_start_epoch: int = Field(1, ge=0)
-    """First epoch with quantized activations."""
-
-    weights_quant_start_epoch: int = Field(1, ge=0)
-    """First epoch with quantized weights."""
-
-    lr_poly_drop_start_epoch: int | None = Field(None, ge=0)
-    """Epoch from which the learning rate drops."""
-
-    lr_poly_drop_duration_epochs: int = Field(30, ge=0)
-    """Epochs over which the learning rate drops."""
-
-    disable_wd_start_epoch: int | None = Field(None, ge=0)
-    """Epoch from which there is no weight decay."""
-
-    base_lr: float = Field(1e-3, gt=0)
-    """Learning rate to start from."""
-
-    base_wd: float = Field(1e-5, ge=0)
-    """Weight decay to start from."""
 
 
 class QuantizationConfig(AlgorithmConfig):

@@ -1,0 +1,118 @@
+"""Configuration of constraints on quantizers, and of when they start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from lightning_nncf.algorithms.quantization.initializer_config import RangeConfig
+from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
+from lightning_nncf.config.base import Scopes, StrictModel, deprecated
+
+__all__ = ["ActivationsConfig", "GroupConfig", "OverrideConfig", "ScopeOverridesConfig", "StagedConfig"]
+
+
+class GroupConfig(StrictModel):
+    """What all quantizers of weights, or all of activations, must fulfil; absent keys leave the choice open."""
+
+    mode: QuantizationMode | None = None
+    """Symmetric or asymmetric ranges; absent means what the preset says."""
+
+    bits: int | None = Field(None, ge=2, le=8)
+    """Bit width; absent means 8."""
+
+    signed: bool | None = None
+    """Force signed or unsigned levels in symmetric mode; absent lets the data decide."""
+
+    per_channel: bool | None = None
+    """One range per channel instead of one per tensor; absent takes the best the device allows."""
+
+    logarithm_scale: bool = False
+    """Train the logarithm of the scale instead of the scale."""
+
+    ignored_scopes: Scopes = ()
+    """Ops whose tensors of this group are not quantized."""
+
+    target_scopes: Scopes | None = None
+    """Ops whose tensors of this group are quantized, and no others."""
+
+
+class ActivationsConfig(GroupConfig):
+    """`GroupConfig` of activations."""
+
+    unified_scale_ops: tuple[Annotated[tuple[str, ...], Field(strict=False)], ...] = Field((), strict=False)
+    """Lists of ops whose quantizers share one range."""
+
+    @classmethod
+    def upgrade(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Read the older name of ``unified_scale_ops``."""
+        if "linked_quantizer_scopes" in values:
+            deprecated("linked_quantizer_scopes", "write `unified_scale_ops`")
+            values.setdefault("unified_scale_ops", values.pop("linked_quantizer_scopes"))
+        return values
+
+
+class OverrideInitializerConfig(StrictModel):
+    """Initialization of the quantizers of one override."""
+
+    range: RangeConfig | None = None
+    """Range initialization."""
+
+
+class OverrideConfig(StrictModel):
+    """Constraints on the quantizers of one scope."""
+
+    mode: QuantizationMode | None = None
+    """Symmetric or asymmetric ranges."""
+
+    bits: int | None = Field(None, ge=2, le=8)
+    """Bit width."""
+
+    signed: bool | None = None
+    """Force signed or unsigned levels."""
+
+    per_channel: bool | None = None
+    """One range per channel instead of one per tensor."""
+
+    initializer: OverrideInitializerConfig | None = None
+    """Initialization."""
+
+
+class ScopeOverridesConfig(StrictModel):
+    """Constraints by scope."""
+
+    weights: Mapping[str, OverrideConfig] = {}
+    """Scope to constraints on its weight quantizers."""
+
+    activations: Mapping[str, OverrideConfig] = {}
+    """Scope to constraints on its activation quantizers."""
+
+
+class StagedConfig(StrictModel):
+    """Staged training: activations and weights are quantized from different epochs on."""
+
+    batch_multiplier: int = Field(1, ge=1)
+    """Batches whose gradients are accumulated."""
+
+    activations_quant_start_epoch: int = Field(1, ge=0)
+    """First epoch with quantized activations."""
+
+    weights_quant_start_epoch: int = Field(1, ge=0)
+    """First epoch with quantized weights."""
+
+    lr_poly_drop_start_epoch: int | None = Field(None, ge=0)
+    """Epoch from which the learning rate drops."""
+
+    lr_poly_drop_duration_epochs: int = Field(30, ge=0)
+    """Epochs over which the learning rate drops."""
+
+    disable_wd_start_epoch: int | None = Field(None, ge=0)
+    """Epoch from which there is no weight decay."""
+
+    base_lr: float = Field(1e-3, gt=0)
+    """Learning rate to start from."""
+
+    base_wd: float = Field(1e-5, ge=0)
+    """Weight decay to start from."""

@@ -1,0 +1,111 @@
+"""Configuration of what happens between building the quantizers and the first training step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from lightning_nncf.config.algorithm import BatchNormAdaptationConfig
+from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
+
+__all__ = [
+    "PercentileConfig",
+    "PrecisionConfig",
+    "QuantizationInitializerConfig",
+    "QuantizerGroup",
+    "RangeConfig",
+    "RangeType",
+]
+
+QuantizerGroup = Literal["weights", "activations"]
+RangeType = Literal["min_max", "mean_min_max", "mixed_min_max", "threesigma", "percentile", "mean_percentile"]
+
+
+class PercentileConfig(StrictModel):
+    """Which percentiles the percentile range initializers take."""
+
+    min_percentile: float = Field(0.1, ge=0, le=100)
+    """Percentile of the data that becomes the low end."""
+
+    max_percentile: float = Field(99.9, ge=0, le=100)
+    """Percentile of the data that becomes the high end."""
+
+
+class RangeConfig(StrictModel):
+    """How the ranges of quantizers are found from data before training."""
+
+    type: RangeType = "mixed_min_max"
+    """Statistic the range comes from."""
+
+    num_init_samples: int = Field(256, ge=0)
+    """Samples of the training data to look at; 0 skips the initialization."""
+
+    params: PercentileConfig = PercentileConfig()
+    """Settings of the percentile types."""
+
+    target_quantizer_group: QuantizerGroup | None = None
+    """Apply to quantizers of weights or of activations only; absent means both."""
+
+    ignored_scopes: Scopes = ()
+    """Quantizers that this entry does not concern."""
+
+    target_scopes: Scopes | None = None
+    """Quantizers that this entry concerns; absent means all."""
+
+
+class PrecisionConfig(StrictModel):
+    """How the bit width of each quantizer is chosen in mixed precision."""
+
+    type: Literal["hawq", "autoq", "manual"] = "manual"
+    """Method."""
+
+    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = Field(None, strict=False)
+    """Bit widths to choose from."""
+
+    num_data_points: int = Field(100, ge=1)
+    """Samples used to estimate Hessian traces."""
+
+    iter_number: int | None = Field(None, ge=0)
+    """Iterations of the method."""
+
+    tolerance: float = Field(1e-4, gt=0)
+    """Relative change of the trace at which its estimation stops."""
+
+    compression_ratio: float | None = Field(None, gt=0)
+    """Target of the method."""
+
+    eval_subset_ratio: float = Field(1.0, gt=0, le=1)
+    """Share of the validation data used for rewards."""
+
+    warmup_iter_number: int | None = Field(None, ge=0)
+    """Iterations with random actions before learning."""
+
+    bitwidth_per_scope: tuple[Annotated[tuple[int, str], Field(strict=False)], ...] = Field((), strict=False)
+    """Pairs of bit width and quantizer."""
+
+    traces_per_layer_path: str | None = None
+    """File with traces computed earlier."""
+
+    dump_init_precision_data: bool = False
+    """Whether to write what the method computed."""
+
+    bitwidth_assignment_mode: Literal["liberal", "strict"] = "liberal"
+    """Whether adjacent quantizers must have equal bit widths."""
+
+
+class QuantizationInitializerConfig(StrictModel):
+    """What happens between building the quantizers and the first training step."""
+
+    range: Annotated[
+        tuple[RangeConfig, ...],
+        Field(min_length=1),
+        BeforeValidator(as_tuple, json_schema_input_type=RangeConfig | list[RangeConfig]),
+    ] = (RangeConfig(),)
+    """Range initialization: one entry, or a list in which every quantizer is concerned by exactly one."""
+
+    batchnorm_adaptation: BatchNormAdaptationConfig = BatchNormAdaptationConfig()
+    """Adaptation of batch normalization."""
+
+    precision: PrecisionConfig | None = None
+    """Mixed precision; absent means the same bit width everywhere."""
