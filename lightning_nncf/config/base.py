@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetJsonSchemaHandler, ValidationError
+from pydantic_core import CoreSchema
 from typing_extensions import Self
 
 from lightning_nncf.config.problems import ConfigProblemsError, collect
@@ -52,7 +53,12 @@ class StrictModel(BaseModel):
         revalidate_instances="never",
     )
 
+    deprecated_keys: ClassVar[Mapping[str, str]] = {}
+    """Keys of earlier NNCF versions and what to do about them; `upgrade` translates them."""
+
     def __init__(self, /, **values: Any) -> None:
+        for key in self.deprecated_keys.keys() & values.keys():
+            deprecated(key, self.deprecated_keys[key])
         try:
             super().__init__(**self.upgrade(values))
         except ValidationError as error:
@@ -62,6 +68,14 @@ class StrictModel(BaseModel):
     def upgrade(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Translate spellings of earlier NNCF versions; may change the dict, but nothing inside it."""
         return values
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Add the deprecated keys, so that an editor accepts what `load` accepts."""
+        described = handler.resolve_ref_schema(handler(schema))
+        for key, advice in cls.deprecated_keys.items():
+            described["properties"][key] = {"deprecated": True, "description": f"Deprecated: {advice}."}
+        return described
 
     @classmethod
     def load(cls, source: Mapping[str, Any] | Self) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 from typing_extensions import Self
@@ -107,6 +107,8 @@ class NNCFConfig(StrictModel):
     target_scopes: Scopes | None = None
     """Where the algorithms apply, and nowhere else; absent means everywhere."""
 
+    deprecated_keys: ClassVar[Mapping[str, str]] = {"hw_config_type": "write `target_device`"}
+
     _unused_keys: tuple[str, ...] = PrivateAttr(())
 
     def __init__(self, /, **values: Any) -> None:
@@ -144,7 +146,6 @@ class NNCFConfig(StrictModel):
                 values,
             )
         if "hw_config_type" in values:
-            deprecated("hw_config_type", "write `target_device`")
             old = values.pop("hw_config_type")
             values.setdefault("target_device", old.upper() if isinstance(old, str) else old)
         if values.get("target_device") == "VPU":

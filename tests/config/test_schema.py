@@ -49,3 +49,11 @@ def test_schema_has_all_keys_of_the_models() -> None:
     for name, definition in schema["$defs"].items():
         if name in models:
             assert set(models[name].model_fields) <= set(definition["properties"])
+
+
+def test_deprecated_spellings_are_in_the_schema_as_such() -> None:
+    schema = json_schema()
+    assert schema["properties"]["hw_config_type"]["deprecated"] is True
+    section = schema["$defs"]["QuantizationConfig"]["properties"]
+    assert section["disable_saturation_fix"]["description"] == "Deprecated: write `overflow_fix: disable`."
+    assert schema["$defs"]["ActivationsConfig"]["properties"]["linked_quantizer_scopes"]["deprecated"] is True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import model_validator
 from typing_extensions import Self
@@ -23,7 +23,6 @@ from lightning_nncf.algorithms.quantization.initializer_config import (
 )
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
 from lightning_nncf.config.algorithm import AlgorithmConfig
-from lightning_nncf.config.base import deprecated
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
 from lightning_nncf.config.registry import register_algorithm_config
 
@@ -84,23 +83,23 @@ class QuantizationConfig(AlgorithmConfig):
     overflow_fix: OverflowFix = "enable"
     """Half range for 8-bit weights on CPU, so that sums of two products fit 16 bits on CPUs without VNNI."""
 
-    export_to_onnx_standard_ops: bool | None = None
-    """Deprecated, without effect: the callback's export format decides."""
-
     params: StagedConfig | None = None
     """Staged training; absent means that everything is quantized from the start."""
+
+    deprecated_keys: ClassVar[Mapping[str, str]] = {
+        "disable_saturation_fix": "write `overflow_fix: disable`",
+        "export_to_onnx_standard_ops": "it has no effect, the callback's `export_format` decides",
+    }
 
     @classmethod
     def upgrade(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Read the spellings of NNCF 2.0."""
         if "disable_saturation_fix" in values:
-            deprecated("disable_saturation_fix", "write `overflow_fix: disable`")
             old = values.pop("disable_saturation_fix")
             if not isinstance(old, bool):
                 raise ConfigProblemsError([Problem(("disable_saturation_fix",), f"must be true or false, got {old!r}")])
             values.setdefault("overflow_fix", "disable" if old else "enable")
-        if values.get("export_to_onnx_standard_ops") is not None:
-            deprecated("export_to_onnx_standard_ops", "it has no effect, the callback's export format decides")
+        values.pop("export_to_onnx_standard_ops", None)
         if values.get("accuracy_aware_training") is not None:
             raise ConfigProblemsError(
                 [Problem(("accuracy_aware_training",), f"is a section of NNCF 2.0 that {_LATER}")]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
 from lightning_nncf.algorithms.quantization.initializer_config import RangeConfig
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
-from lightning_nncf.config.base import Scopes, StrictModel, deprecated
+from lightning_nncf.config.base import Scopes, StrictModel
 
 __all__ = ["ActivationsConfig", "GroupConfig", "OverrideConfig", "ScopeOverridesConfig", "StagedConfig"]
 
@@ -45,11 +45,12 @@ class ActivationsConfig(GroupConfig):
     unified_scale_ops: tuple[Annotated[tuple[str, ...], Field(strict=False)], ...] = Field((), strict=False)
     """Lists of ops whose quantizers share one range."""
 
+    deprecated_keys: ClassVar[Mapping[str, str]] = {"linked_quantizer_scopes": "write `unified_scale_ops`"}
+
     @classmethod
     def upgrade(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Read the older name of ``unified_scale_ops``."""
         if "linked_quantizer_scopes" in values:
-            deprecated("linked_quantizer_scopes", "write `unified_scale_ops`")
             values.setdefault("unified_scale_ops", values.pop("linked_quantizer_scopes"))
         return values
 
