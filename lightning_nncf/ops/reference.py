@@ -127,13 +127,13 @@ def fake_quantize_symmetric_backward(
     values, (signed_scale,) = _prepare(x, (scale,), axis)
     step, low, high = symmetric_grid(signed_scale, quant_min, quant_max)
     grads = grad.to(values.dtype)
-    above = values > high
-    below = values < low
-    grad_x = grads.masked_fill(above | below, 0)
+    above, below = _outside(values, low, high)
     ticks = values.div(step).clamp_(quant_min, quant_max)
-    inside = ticks.round().sub_(ticks).mul_(grad_x).div_(quant_max - quant_min)
-    outside = torch.where(below, grads * (quant_min / quant_max), grads)
-    grad_scale = _sum_like(torch.where(above | below, outside, inside), scale, axis)
+    residual = ticks.round().sub_(ticks)  # zero outside
+    steps = quant_max - quant_min
+    slope = residual.add_(above, alpha=steps).add_(below, alpha=steps * quant_min / quant_max)
+    grad_x = torch.addcmul(grads, grads, above.add_(below), value=-1)
+    grad_scale = _sum_like(slope.mul_(grads), scale, axis) / steps
     return grad_x.to(x.dtype), (grad_scale * scale.sign()).to(scale.dtype)
 
 
@@ -185,13 +185,14 @@ def fake_quantize_asymmetric_backward(
     values, (tensor_low, width) = _prepare(x, (input_low, input_range), axis)
     step, zero_point, low, high = asymmetric_grid(tensor_low, width, levels)
     grads = grad.to(values.dtype)
-    above = values > high
-    outside = above | (values < low)
-    grad_x = grads.masked_fill(outside, 0)
+    above, below = _outside(values, low, high)
     ticks = values.div(step).add_(zero_point).clamp_(0, levels - 1).sub_(zero_point)
-    inside = ticks.round().sub_(ticks).mul_(grad_x).div_(levels - 1)
-    grad_low = _sum_like(torch.where(outside, grads, 0.0), input_low, axis)
-    grad_range = _sum_like(torch.where(above, grads, inside), input_range, axis)
+    residual = ticks.round().sub_(ticks)  # zero outside
+    slope = residual.add_(above, alpha=levels - 1)
+    outside = above.add_(below)
+    grad_x = torch.addcmul(grads, grads, outside, value=-1)
+    grad_range = _sum_like(slope.mul_(grads), input_range, axis) / (levels - 1)
+    grad_low = _sum_like(outside.mul_(grads), input_low, axis)
     return (
         grad_x.to(x.dtype),
         grad_low.to(input_low.dtype),
@@ -211,6 +212,17 @@ def _prepare(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> tuple[Tens
                 f"values, got {tuple(parameter.shape)}"
             )
     return x.to(dtype), tuple(parameter.to(dtype).reshape(shape) for parameter in parameters)
+
+
+def _outside(values: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where values lie above and below a range, as 0 and 1 in their own type.
+
+    In eager mode on a CPU, arithmetic with such masks in place is several times faster than `torch.where`.
+    """
+    return (
+        torch.gt(values, high, out=torch.empty_like(values)),
+        torch.lt(values, low, out=torch.empty_like(values)),
+    )
 
 
 def _sum_like(values: Tensor, parameter: Tensor, axis: int) -> Tensor:
