@@ -9,7 +9,16 @@ from dataclasses import dataclass, replace
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
 
-__all__ = ["Candidates", "FormatFamily", "constrain", "expand", "merge_into_base", "merge_single", "requantizes", "settle"]
+__all__ = [
+    "Candidates",
+    "FormatFamily",
+    "constrain",
+    "expand",
+    "merge_into_base",
+    "merge_single",
+    "requantizes",
+    "settle",
+]
 
 Candidates = tuple[QuantizerConfig, ...]
 """Allowed formats of one quantizer in the order of preference."""

@@ -1,8 +1,9 @@
 """Functions of one tensor that are written out in several ops, as ``x * sigmoid(x)``.
 
-swish, h_swish, h_sigmoid, GELU by tanh, RMS norm and their like have one thing in common: a region of pointwise ops that
-starts from a single tensor, ends in a single tensor and shares nothing in between. Such a region is one activation
-function (or, with a mean inside, one normalization), however it is spelled.
+swish, h_swish, h_sigmoid, GELU by tanh, RMS norm and their like have one thing in common: a region of pointwise ops
+that starts from a single tensor, ends in a single tensor and shares nothing in between. Such a region is one activation
+function (or, with a mean inside, one normalization), however it is spelled. Batch norm whose statistics never change is
+spelled ``x * scale + bias`` with constants.
 """
 
 from __future__ import annotations
@@ -19,16 +20,20 @@ from lightning_nncf.algorithms.quantization.placement.operators import (
 )
 from lightning_nncf.graph.graph import OpNode
 
-__all__ = ["ACTIVATION", "NORMALIZATION", "composites"]
+__all__ = ["ACTIVATION", "BATCH_NORM", "NORMALIZATION", "composites"]
 
+BATCH_NORM = "BatchNorm"
 ACTIVATION = "Activation"
 NORMALIZATION = "Normalization"
 
 _LARGEST = 24
 _UNARY = ACTIVATIONS | frozenset(
-    "pow exp expm1 erf log log1p sqrt rsqrt reciprocal square abs neg clamp clip softplus to float type_as softsign "
-    "clone contiguous".split()
+    (
+        *("pow", "exp", "expm1", "erf", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "square", "abs", "neg"),
+        *("clamp", "clip", "softplus", "softsign", "to", "float", "type_as", "clone", "contiguous"),
+    )
 )
+_CASTS = frozenset({"to", "float", "type_as"})
 _REDUCTIONS = frozenset({"mean", "sum", "var", "std", "norm"})
 
 
@@ -65,9 +70,11 @@ def _only_consumer(flow: Flow, address: str) -> str | None:
 
 def _takes_one_tensor(flow: Flow, address: str, *, parameters: bool) -> bool:
     op = flow.ops[address]
-    if operator_of(op) not in ELEMENTWISE or len(flow.inputs[address]) != 1:
+    if len(flow.inputs[address]) != 1:
         return False
-    return parameters or is_scalar_arithmetic(op)
+    if parameters and canonical(op.function) in _CASTS:
+        return True
+    return operator_of(op) in ELEMENTWISE and (parameters or is_scalar_arithmetic(op))
 
 
 def _extended(flow: Flow, region: list[str], *, parameters: bool) -> list[str]:
@@ -90,6 +97,23 @@ def _scaled_activation(flow: Flow, address: str) -> list[str]:
     return _extended(flow, region, parameters=False)
 
 
+def _takes_constants(flow: Flow, address: str, operator: str) -> bool:
+    """Whether an op combines activations with a constant tensor, one value per channel."""
+    op = flow.ops[address]
+    arriving = flow.activations_into(address)
+    if operator_of(op) != operator or len(arriving) != 1 or len(op.inputs) != 2:
+        return False
+    return bool(op.inputs[1 - arriving[0].port].shape)
+
+
+def _constant_affine(flow: Flow, address: str) -> list[str]:
+    """Return a product with a constant and the sum with another that follows it, empty if there are none."""
+    following = _only_consumer(flow, address)
+    if following is None or not _takes_constants(flow, address, "Multiply"):
+        return []
+    return [address, following] if _takes_constants(flow, following, "Add") else []
+
+
 def composites(flow: Flow) -> list[tuple[str, tuple[str, ...]]]:
     """Return the composite functions of a flow as ``(operator, addresses)``; no op is in two of them."""
     position = {address: index for index, address in enumerate(flow.ops)}
@@ -98,11 +122,14 @@ def composites(flow: Flow) -> list[tuple[str, tuple[str, ...]]]:
     for address, op in flow.ops.items():
         if operator_of(op) in ELEMENTWISE and len(flow.inputs[address]) > 1 and not op.parameters:
             region = sorted(_region_behind(flow, address, position), key=position.__getitem__)
-            if not region:
-                continue
-            reduces = any(canonical(flow.ops[member].function) in _REDUCTIONS for member in region)
-            operator = NORMALIZATION if reduces else ACTIVATION
-            region = _extended(flow, region, parameters=reduces)
+            if region:
+                reduces = any(canonical(flow.ops[member].function) in _REDUCTIONS for member in region)
+                operator = NORMALIZATION if reduces else ACTIVATION
+                region = _extended(flow, region, parameters=reduces)
+            else:
+                operator, region = BATCH_NORM, _constant_affine(flow, address)
+        elif operator_of(op) in ELEMENTWISE:
+            operator, region = BATCH_NORM, _constant_affine(flow, address)
         elif canonical(op.function) in ACTIVATIONS - {"relu", "prelu"}:
             operator, region = ACTIVATION, _scaled_activation(flow, address)
         else:

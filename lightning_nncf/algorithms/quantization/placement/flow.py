@@ -141,9 +141,8 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
     ends = any(op.function == OUTPUT for op in chosen.values())
     for address in reversed(order):
         op = chosen[address]
-        if address in weights or operator_of(op) in LINEAR:
-            before.add(address)
-        elif any(edge.target in before and _carries(chosen, live, edge) for edge in outputs[address]):
+        reaches = any(edge.target in before and _carries(chosen, live, edge) for edge in outputs[address])
+        if reaches or address in weights or operator_of(op) in LINEAR:
             before.add(address)
         if not ends or address in before or op.function == OUTPUT or any(e.target in useful for e in outputs[address]):
             useful.add(address)

@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lightning_nncf.algorithms.quantization.placement.composites import ACTIVATION, composites
+from lightning_nncf.algorithms.quantization.placement.composites import ACTIVATION, BATCH_NORM, composites
 from lightning_nncf.algorithms.quantization.placement.flow import Flow
-from lightning_nncf.algorithms.quantization.placement.operators import ACTIVATIONS, ELEMENTWISE, LINEAR, canonical, operator_of
+from lightning_nncf.algorithms.quantization.placement.operators import (
+    ACTIVATIONS,
+    ELEMENTWISE,
+    LINEAR,
+    canonical,
+    operator_of,
+)
 from lightning_nncf.graph.graph import Edge, OpNode
 
 __all__ = ["Unit", "Units", "fuse"]
 
-_BATCH_NORM = "BatchNorm"
 _CONTINUATIONS: Mapping[str, tuple[tuple[str, ...], ...]] = {
-    "LINEAR": ((_BATCH_NORM, ACTIVATION), (ACTIVATION, _BATCH_NORM), (_BATCH_NORM,), (ACTIVATION,)),
-    "ARITHMETIC": ((_BATCH_NORM, ACTIVATION), (ACTIVATION, _BATCH_NORM), (_BATCH_NORM,), (ACTIVATION,)),
-    _BATCH_NORM: ((ACTIVATION,),),
-    ACTIVATION: ((_BATCH_NORM,),),
+    "LINEAR": ((BATCH_NORM, ACTIVATION), (ACTIVATION, BATCH_NORM), (BATCH_NORM,), (ACTIVATION,)),
+    "ARITHMETIC": ((BATCH_NORM, ACTIVATION), (ACTIVATION, BATCH_NORM), (BATCH_NORM,), (ACTIVATION,)),
+    BATCH_NORM: ((ACTIVATION,),),
+    ACTIVATION: ((BATCH_NORM,),),
 }
 """What may follow a first op in a fused pattern, longest first."""
 
@@ -99,7 +104,7 @@ class _Fuser:
         if len(pieces) > 1:
             return None
         found = pieces.pop()
-        arriving = {edge.source for address in found for edge in self.flow.inputs[address] if edge.source not in found}
+        arriving = {edge.source for address in found for edge in self.flow.activations_into(address)} - set(found)
         return found if arriving == {piece[-1]} else None
 
     def chain(self, piece: tuple[str, ...]) -> list[tuple[str, ...]]:
@@ -132,7 +137,7 @@ def fuse(flow: Flow) -> Units:
         members = tuple(flow.ops[member] for part in chain for member in part)
         operator = operator_of(op) if len(piece) == 1 else fuser.roles[address]
         if len(chain) > 1 and fuser.roles[address] == ACTIVATION:
-            operator = _BATCH_NORM
+            operator = BATCH_NORM
         unit = Unit(ops=members, operator=operator)
         units.append(unit)
         of.update((member.address, unit) for member in members)

@@ -54,7 +54,9 @@ class HardwareTable:
 
     def activations(self, operator: str, constraints: Constraints) -> Candidates:
         """Return the formats allowed for inputs of an operator, empty if the constraints leave none."""
-        return self._select(self.formats.get(operator, OperatorFormats(activations=self.default)).activations, constraints)
+        return self._select(
+            self.formats.get(operator, OperatorFormats(activations=self.default)).activations, constraints
+        )
 
     def weights(self, operator: str, constraints: Constraints) -> Candidates:
         """Return the formats allowed for the weight of an operator, empty if the constraints leave none."""
@@ -79,9 +81,9 @@ def _formats(*, activations: Families, weights: Families, depthwise: Families) -
         "Embedding": OperatorFormats(weights=weights),
     }
     for operator in (
-        "Add Subtract Multiply Divide Maximum Minimum AvgPool ReduceMean NormalizeL2 Interpolate MVN BatchNorm "
-        "ScaledDotProductAttention"
-    ).split():
+        *("Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "AvgPool", "ReduceMean", "NormalizeL2"),
+        *("Interpolate", "MVN", "BatchNorm", "ScaledDotProductAttention"),
+    ):
         formats[operator] = unweighted
     return formats
 

@@ -9,6 +9,7 @@ from lightning_nncf.graph.graph import INPUT, OUTPUT, OpNode
 
 __all__ = [
     "ACTIVATIONS",
+    "CONVOLUTIONS",
     "ELEMENTWISE",
     "LINEAR",
     "NEITHER",
@@ -39,6 +40,7 @@ def canonical(function: str) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Turn rows of an operator and its functions into a table by function."""
     return {function: operator for operator, functions in rows for function in functions.split()}
 
 
@@ -72,7 +74,8 @@ _OPERATORS = _table(
             "Agnostic",
             "relu max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
             "boolean_dispatch max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices "
-            "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout stochastic_depth "
+            "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout feature_dropout "
+            "stochastic_depth "
             "pad zero_pad2d clone contiguous detach identity alias to float type type_as chunk split tensor_split "
             "unsafe_chunk unsafe_split split_with_sizes getitem narrow select index_select unbind "
             "reshape reshape_as view view_as flatten unflatten squeeze unsqueeze "
@@ -84,7 +87,9 @@ _OPERATORS = _table(
     )
 )
 
-LINEAR = frozenset({"Convolution", "DepthWiseConvolution", "ConvolutionBackpropData", "MatMul"})
+CONVOLUTIONS = frozenset({"Convolution", "DepthWiseConvolution", "ConvolutionBackpropData"})
+"""Operators that slide a weight over their input."""
+LINEAR = CONVOLUTIONS | {"MatMul"}
 """Operators that multiply and accumulate."""
 ELEMENTWISE = frozenset({"Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum"})
 """Operators that combine two tensors value by value."""
@@ -114,10 +119,13 @@ _WEIGHT_PORTS = {
     "mm": (1, 0),
     "bmm": (1, 0),
 }
-_MOVES_CHANNELS = frozenset(
-    "reshape reshape_as view view_as flatten unflatten squeeze unsqueeze transpose swapaxes swapdims t T mT permute "
-    "movedim moveaxis adjoint pixel_shuffle pixel_unshuffle channel_shuffle unfold expand expand_as broadcast_to repeat "
-    "repeat_interleave tile roll flip rot90 gather take_along_dim select index_select unbind getitem".split()
+_KEEPS_CHANNELS = frozenset(
+    (
+        *("relu", "max_pool1d", "max_pool2d", "max_pool3d", "adaptive_max_pool1d", "adaptive_max_pool2d"),
+        *("adaptive_max_pool3d", "boolean_dispatch", "dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout"),
+        *("feature_alpha_dropout", "feature_dropout", "stochastic_depth", "pad", "zero_pad2d", "clone", "contiguous"),
+        *("detach", "identity", "alias", "to", "float", "type", "type_as", "cat", "concat", "concatenate"),
+    )
 )
 
 
@@ -178,4 +186,4 @@ def is_scalar_arithmetic(op: OpNode) -> bool:
 
 def keeps_channels(op: OpNode) -> bool:
     """Whether axis 1 of the op's output is axis 1 of its input, so that ranges per channel can move through."""
-    return canonical(op.function) not in _MOVES_CHANNELS
+    return canonical(op.function) in _KEEPS_CHANNELS

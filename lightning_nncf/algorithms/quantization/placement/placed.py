@@ -105,9 +105,7 @@ def _without_repeats(flow: Flow, points: Sequence[QuantizationPoint]) -> list[Qu
             while above in dropped:
                 above = upstream(result[above].point)
                 assert above is not None
-            result[above] = replace(
-                result[above], ops=tuple(dict.fromkeys((*result[above].ops, *point.ops)))
-            )
+            result[above] = replace(result[above], ops=tuple(dict.fromkeys((*result[above].ops, *point.ops))))
     return [point for index, point in enumerate(result) if index not in dropped]
 
 
@@ -130,7 +128,9 @@ def _components(items: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
     return [tuple(group) for _, group in sorted(joined.items()) if len(group) > 1]
 
 
-def assemble(flow: Flow, weights: Sequence[QuantizationPoint], groups: Sequence[Sequence[QuantizationPoint]]) -> QuantizationSetup:
+def assemble(
+    flow: Flow, weights: Sequence[QuantizationPoint], groups: Sequence[Sequence[QuantizationPoint]]
+) -> QuantizationSetup:
     """Number the points along the data flow and write down which of them belong together.
 
     Args:

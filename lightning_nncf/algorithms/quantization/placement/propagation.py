@@ -162,9 +162,9 @@ class Propagation:
         if not isinstance(need, Quantizer):
             self.arrivals.update(dict.fromkeys(edges, need))
             return
-        carrying = [edge for edge in edges if flow.carries(edge)]
+        carrying = [edge for edge in edges if flow.carries(edge) and 0 not in edge.tensor.shape]
         ports = {edge.port for edge in carrying}
-        others = [info for port, info in enumerate(unit.first.inputs) if port not in ports]
+        others = [info for port, info in enumerate(unit.first.inputs) if port not in ports and 0 not in info.shape]
         mixes = any(info.is_floating_point and info.shape for info in others)
         is_concat = self.behaviours[unit].trait is Trait.CONCAT
         if not carrying or (is_concat and others) or (not is_concat and (len(carrying) > 1 or mixes)):

@@ -10,7 +10,7 @@ from lightning_nncf.algorithms.quantization.placement.candidates import Candidat
 from lightning_nncf.algorithms.quantization.placement.flow import Flow
 from lightning_nncf.algorithms.quantization.placement.fusing import Unit, Units
 from lightning_nncf.algorithms.quantization.placement.hardware import HardwareTable
-from lightning_nncf.algorithms.quantization.placement.operators import ELEMENTWISE, LINEAR
+from lightning_nncf.algorithms.quantization.placement.operators import CONVOLUTIONS, ELEMENTWISE, LINEAR
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints, Kind, PlacementSettings
 from lightning_nncf.errors import PlacementError
 from lightning_nncf.graph.graph import INPUT, OUTPUT
@@ -79,12 +79,22 @@ def _steady(units: Units) -> set[str]:
             keeps = True
         elif unit.operator in ELEMENTWISE:
             floats = [edge for edge in units.inputs(unit) if edge.tensor.is_floating_point]
-            keeps = fed and len(floats) == len(arriving) and len(arriving) + len(unit.first.parameters) > 1
+            keeps = fed and len(floats) == len(arriving) and len(arriving) > 1
         else:
             keeps = fed and unit.operator not in ("", "Activation", "Normalization")
         if keeps:
             steady.add(unit.last.address)
     return steady
+
+
+def _computes_in_integers(unit: Unit, units: Units) -> bool:
+    """Whether an elementwise op is worth quantizing: both operands are activations, or it follows a convolution.
+
+    No runtime adds or multiplies a quantized tensor and a constant in integers; but a convolution computes in integers
+    only if a quantizer follows it.
+    """
+    arriving = units.activations_into(unit)
+    return len(arriving) > 1 or any(units.of[edge.source].operator in CONVOLUTIONS for edge in arriving)
 
 
 def _is_covered(unit: Unit, settings: PlacementSettings) -> bool:
@@ -146,7 +156,7 @@ def _trait(unit: Unit, units: Units, table: HardwareTable, steady: set[str]) -> 
     elif not table.quantizes(operator):
         trait = Trait.NON_QUANTIZABLE
     elif operator in ELEMENTWISE:
-        trait = Trait.QUANTIZABLE_IF_RESULT
+        trait = Trait.QUANTIZABLE_IF_RESULT if _computes_in_integers(unit, units) else Trait.NON_QUANTIZABLE
     else:
         ends_quantized = address in flow.before or unit.last.address in steady
         trait = Trait.QUANTIZABLE if ends_quantized else Trait.NON_QUANTIZABLE

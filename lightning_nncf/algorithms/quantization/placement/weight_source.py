@@ -74,7 +74,5 @@ def find_weight(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequ
         else:
             shape = found.inputs[at].shape
             if len(shape) > axis and (len(shape) > 1 or operator_of(op) == "Embedding"):
-                return Weight(
-                    name=found.parameters[at], address=found.address, port=at, shape=shape, channel_axis=axis
-                )
+                return Weight(name=found.parameters[at], address=found.address, port=at, shape=shape, channel_axis=axis)
     return None
