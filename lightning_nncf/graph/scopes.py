@@ -27,6 +27,7 @@ __all__ = ["ScopeMatcher", "module_path", "scope_filter"]
 _CALL = re.compile(r"@\d+(?=\.|$)")
 _NNCF_ELEMENT = re.compile(r"(?P<type>\w+)\[(?P<attribute>[^\[\]]+)\]")
 _NNCF_OP = re.compile(r"(?P<function>\w+?)_(?P<index>\d+)")
+_WORD = re.compile(r"[A-Za-z]\w+")
 _WRAPPED = frozenset(
     {"Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Embedding", "Linear"}
 )
@@ -164,10 +165,21 @@ class _Index:
                 f"{_hint(wanted, known)}"
             )
         if pattern.startswith("{re}"):
-            hint = "it is searched for in addresses such as " + ", ".join(map(repr, self.addresses[:3]))
-            return f"scope {pattern!r} matches nothing in the network; {hint}"
+            hint = ", ".join(map(repr, self._closest(pattern)))
+            return f"scope {pattern!r} matches nothing in the network; it is searched for in addresses such as {hint}"
         known = self.addresses if "/" in pattern else (*self._modules(), *self.addresses)
         return f"scope {pattern!r} matches nothing in the network; {_hint(pattern, known)}"
+
+    def _closest(self, pattern: str) -> list[str]:
+        """Return the three addresses that share most words with a regular expression."""
+        words = set(_WORD.findall(pattern.removeprefix("{re}")))
+        names = self._nncf_names() if self.module_types else {}
+
+        def shared(address: str) -> int:
+            texts = (address, *names.get(address, ()))
+            return max(sum(word in text for word in words) for text in texts)
+
+        return sorted(self.addresses, key=shared, reverse=True)[:3]
 
     def _modules(self) -> tuple[str, ...]:
         found: dict[str, None] = {}
