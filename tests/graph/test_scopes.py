@@ -119,7 +119,7 @@ def test_regular_expression_on_names_of_nncf_needs_the_class_names() -> None:
         ("layer1.0.conv3", ["'layer1.0.conv3' matches nothing", "did you mean 'layer1.0.conv"]),
         ("layer1.0.conv1/conv2d:1", ["did you mean", "layer1.0.conv1/conv2d:0"]),
         ("{re}nothing$", ["matches nothing", "'/input:0'"]),
-        (r"{re}layer1\.1\.conv2", ["such as 'layer1.0.conv2/conv2d:0'"]),
+        (r"{re}layer1\.1\.relu", ["such as 'layer1.0.relu/relu:0', 'layer1.0.relu@1/relu:0'"]),
         ("{re}(", ["'{re}(' is not a valid regular expression"]),
         ("ResNet/Sequential[layer2]/Conv2d[conv1]/conv2d_0", ["means 'layer2.conv1/conv2d:0' here"]),
         ("ResNet/Sequential[layer1]/BasicBlock[0]/ReLU[relu]/relu_2", ["'layer1.0.relu/relu:2'", "layer1.0.relu"]),
