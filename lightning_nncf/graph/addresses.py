@@ -22,6 +22,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 __all__ = ["child_call_path", "frame_of", "function_name"]
 
 _OPERATORS = {
@@ -46,8 +48,21 @@ _OPERATORS |= {
     "__rdiv__": "rdiv",
     "__neg__": "neg",
     "__pos__": "positive",
+    "__rpow__": "rpow",
+    "__floordiv__": "floor_divide",
+    "__ifloordiv__": "floor_divide_",
     "__abs__": "abs",
+    "numpy_T": "T",
 }
+# Methods whose name the compiler loses, because they are decorated.
+_DECORATED = [
+    (torch.Tensor.__rsub__, "rsub"),
+    (torch.Tensor.__rdiv__, "rdiv"),
+    (torch.Tensor.__pow__, "pow"),
+    (torch.Tensor.__ipow__, "pow_"),
+    (torch.Tensor.__rpow__, "rpow"),
+    (torch.Tensor.__floordiv__, "floor_divide"),
+]
 _PROPERTY_SLOTS = frozenset({"__get__", "__set__", "__delete__"})
 
 
@@ -90,13 +105,16 @@ def function_name(function: Callable[..., Any]) -> str:
 
     Attributes of a tensor go by the attribute's name.
 
-    >>> import torch
     >>> function_name(torch.conv2d), function_name(torch.Tensor.__iadd__), function_name(torch.Tensor.view)
     ('conv2d', 'add_', 'view')
     >>> function_name(torch.Tensor.T.__get__)
     'T'
     """
     name: str = getattr(function, "__name__", None) or type(function).__name__
+    if name == "wrapped":
+        for known, known_name in _DECORATED:
+            if function is known:
+                return known_name
     if name in _PROPERTY_SLOTS:
         owner = getattr(function, "__self__", None)
         name = getattr(owner, "__name__", name)

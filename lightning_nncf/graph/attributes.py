@@ -79,7 +79,7 @@ def _names(function: Callable[..., Any], pattern: tuple[str, ...]) -> tuple[str,
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if all(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
             return tuple(parameter.name for parameter in parameters if parameter.kind in positional)
-    packet = getattr(torch.ops.aten, function_name(function), None)
+    packet: Any = getattr(torch.ops.aten, function_name(function), None)
     if not hasattr(packet, "overloads"):  # None, or a special method of the namespace object as for `__ne__`
         return ("self", "index") if function_name(function) in ("__getitem__", "__setitem__") else ()
     for overload in packet.overloads():

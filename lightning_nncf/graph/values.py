@@ -56,44 +56,50 @@ def replace_tensors(value: Any, change: Callable[[int, torch.Tensor], torch.Tens
     return _replace(value, change, 0)[0]
 
 
-def _replace(value: Any, change: Callable[[int, torch.Tensor], torch.Tensor], position: int) -> tuple[Any, int]:
+def _replace(value: Any, change: Callable[[int, torch.Tensor], torch.Tensor], position: int) -> tuple[Any, int, bool]:
+    """Return the new value, the next position and whether anything changed.
+
+    The flag is carried along because the compiler cannot compare containers by identity.
+    """
     if isinstance(value, torch.Tensor):
-        return change(position, value), position + 1
+        new = change(position, value)
+        return new, position + 1, new is not value
     if isinstance(value, (tuple, list)):
         items: list[Any] = []
+        any_changed = False
         for item in value:
-            new, position = _replace(item, change, position)
+            new, position, changed = _replace(item, change, position)
+            any_changed = any_changed or changed
             items.append(new)
-        if all(new is old for new, old in zip(items, value, strict=True)):
-            return value, position
+        if not any_changed:
+            return value, position, False
         if isinstance(value, list):
-            return items, position
-        return (type(value)(*items) if hasattr(value, "_fields") else type(value)(items)), position
+            return items, position, True
+        return (type(value)(*items) if hasattr(value, "_fields") else type(value)(items)), position, True
     if isinstance(value, Mapping):
-        changed: dict[Any, Any] = {}
-        for key, item in value.items():
-            new, position = _replace(item, change, position)
-            if new is not item:
-                changed[key] = new
-        if not changed:
-            return value, position
-        if type(value) is dict:
-            return {**value, **changed}, position
-        copied: Any = copy.copy(value)
-        for key, new in changed.items():
-            copied[key] = new
-        return copied, position
+        return _replace_named(value, list(value.items()), change, position)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        updates: dict[str, Any] = {}
-        for field in dataclasses.fields(value):
-            item = getattr(value, field.name)
-            new, position = _replace(item, change, position)
-            if new is not item:
-                updates[field.name] = new
-        if not updates:
-            return value, position
-        duplicate = copy.copy(value)
-        for name, new in updates.items():
+        named = [(field.name, getattr(value, field.name)) for field in dataclasses.fields(value)]
+        return _replace_named(value, named, change, position)
+    return value, position, False
+
+
+def _replace_named(
+    value: Any, named: list[tuple[Any, Any]], change: Callable[[int, torch.Tensor], torch.Tensor], position: int
+) -> tuple[Any, int, bool]:
+    updates: dict[Any, Any] = {}
+    for name, item in named:
+        new, position, changed = _replace(item, change, position)
+        if changed:
+            updates[name] = new
+    if not updates:
+        return value, position, False
+    if type(value) is dict:
+        return {**value, **updates}, position, True
+    duplicate = copy.copy(value)
+    for name, new in updates.items():
+        if isinstance(value, Mapping):
+            duplicate[name] = new
+        else:
             object.__setattr__(duplicate, name, new)
-        return duplicate, position
-    return value, position
+    return duplicate, position, True
