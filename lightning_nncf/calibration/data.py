@@ -56,27 +56,32 @@ def run_batches(data: CalibrationData, num_samples: int, description: str) -> It
     Yields:
         The number of samples in the batch that just ran.
     """
+    if num_samples <= 0:
+        return
     end = object()
     iterator = iter(data.batches)
-    first = next(iterator, end)
-    if num_samples <= 0 or first is end:
-        return
     seen = 0
 
-    def batches() -> Iterator[Any]:
+    def batches(batch: Any) -> Iterator[Any]:
         # asks for no batch more than needed: loading one may be slow
-        batch = first
         while batch is not end:
             yield batch
             batch = next(iterator, end) if seen < num_samples else end
 
-    total = math.ceil(num_samples / max(data.batch_size(first), 1))
-    for batch in data.progress(batches(), total, description):
-        with torch.no_grad():
-            data.forward(batch)
-        size = data.batch_size(batch)
-        seen += size
-        yield size
+    try:
+        first = next(iterator, end)
+        total = 0 if first is end else math.ceil(num_samples / max(data.batch_size(first), 1))
+        for batch in data.progress(batches(first), total, description) if total else ():
+            with torch.no_grad():
+                data.forward(batch)
+            size = data.batch_size(batch)
+            seen += size
+            yield size
+    finally:
+        # a generator left in the middle cleans up now, not whenever it is collected
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
 
 
 def run(data: CalibrationData, num_samples: int, description: str) -> int:

@@ -88,3 +88,29 @@ def test_an_empty_loader_is_an_error_that_says_what_to_do() -> None:
 def test_a_process_without_data_is_no_error_while_another_has_some() -> None:
     given, _ = data(Batches(), reduce=lambda values, operation: values + 5)
     assert run(given, 10, "Ranges") == 0
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_loader_left_in_the_middle_cleans_up_at_once(fails: bool) -> None:
+    events: list[str] = []
+
+    def load() -> Iterator[Tensor]:
+        try:
+            yield from (torch.zeros(2), torch.zeros(2))
+        finally:
+            events.append("closed")
+
+    class Loader:
+        def __iter__(self) -> Iterator[Tensor]:
+            return load()
+
+    def forward(batch: Tensor) -> None:
+        if fails:
+            raise KeyError("broken")
+
+    given = CalibrationData(batches=Loader(), forward=forward, batch_size=len)
+    try:
+        run(given, 2, "Ranges")
+    except KeyError:
+        events.append("failed")
+    assert events == (["closed", "failed"] if fails else ["closed"])
