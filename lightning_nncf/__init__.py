@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from lightning_nncf.algorithms.quantization import algorithm as _quantization  # noqa: F401, it registers itself
 from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.checkpoint import load_from_checkpoint

@@ -137,7 +137,7 @@ def main(args: Sequence[str] | None = None) -> None:
         if arguments and arguments[0] in _COMMANDS:
             auto_cli(_COMMANDS[arguments[0]], args=arguments[1:], as_positional=True)
         else:
-            NNCFCLI(args=arguments, parser_kwargs={"description": _DESCRIPTION})
+            NNCFCLI(args=None if args is None else arguments, parser_kwargs={"description": _DESCRIPTION})
     except LightningNNCFError as error:
         sys.exit(f"lightning-nncf: {type(error).__name__}: {error}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +111,7 @@ class NNCFCallback(Callback):
             wrap(self._module, "training_step", AddLoss, self._take_loss)
         if self.compressed is None:
             rank_zero_warn(
-                f"`{trainer.state.fn}` runs the plain network: it was neither trained with this NNCFCallback nor "
+                f"`{trainer.state.fn.value}` runs the plain network: it was neither trained with this NNCFCallback nor "
                 "loaded from a checkpoint written with it"
             )
 
@@ -133,6 +134,20 @@ class NNCFCallback(Callback):
         runner = StepRunner(pl_module, self.compressed.network)
         with preserved(pl_module, batch_norm=False):
             self.compressed.initialize(calibration_data(trainer, pl_module, runner))
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Tell the algorithms how many optimizer steps an epoch has, where the loader knows its length."""
+        batches = trainer.num_training_batches
+        if self.compressed is not None and math.isfinite(batches) and pl_module.automatic_optimization:
+            self.compressed.announce_steps(math.ceil(batches / trainer.accumulate_grad_batches))
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        """Let the algorithms look at the gradients of the network before an optimizer that trains it steps."""
+        if self.compressed is None:
+            return
+        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if any(id(parameter) in stepped for parameter in self.compressed.network.parameters()):
+            self.compressed.before_optimizer_step()
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the schedulers that an epoch begins."""

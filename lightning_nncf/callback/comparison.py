@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,7 +51,9 @@ class Comparison:
 
     def measure_plain(self) -> None:
         """Run the test with the float network."""
-        self._measure("PyTorch float")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*runs the plain network.*")
+            self._measure("PyTorch float")
 
     def measure_compressed(self, network: nn.Module, proof: Proof | None) -> None:
         """Run the test with the compressed network, in PyTorch and with the exported file in every runtime.

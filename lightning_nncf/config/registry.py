@@ -18,13 +18,10 @@ ENTRY_POINT_GROUP = "lightning_nncf.algorithms"
 NOT_YET_BUILT = frozenset(
     {
         "binarization",
-        "const_sparsity",
         "experimental_quantization",
         "filter_pruning",
         "knowledge_distillation",
-        "magnitude_sparsity",
         "movement_sparsity",
-        "rb_sparsity",
     }
 )
 """Algorithms of NNCF that a configuration may name, but that this version does not have."""
@@ -99,8 +96,8 @@ def _entries(name: str | None = None) -> list[EntryPoint]:
 
 
 def _import_own() -> None:
-    """Import the ``config`` module of each folder in ``lightning_nncf.algorithms``; importing it registers."""
+    """Import each folder in ``lightning_nncf.algorithms``; importing it registers its algorithms."""
     package = importlib.import_module("lightning_nncf.algorithms")
     for folder in pkgutil.iter_modules(package.__path__):
         if folder.ispkg:
-            importlib.import_module(f"{package.__name__}.{folder.name}.config")
+            importlib.import_module(f"{package.__name__}.{folder.name}")

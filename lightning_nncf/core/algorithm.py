@@ -63,6 +63,16 @@ class Algorithm(ABC):
     def activate(self) -> None:  # noqa: B027
         """Let the inserted modules act; called once they are initialized or loaded."""
 
+    def announce_steps(self, steps_per_epoch: int) -> None:
+        """Take note of how many optimizer steps an epoch has, before the first one begins."""
+        self.scheduler.announce_steps(steps_per_epoch)
+
+    def before_optimizer_step(self) -> None:  # noqa: B027
+        """Look at gradients, unscaled and not yet clipped; parameters this algorithm steps itself lose theirs."""
+
+    def strip(self, network: nn.Module) -> None:  # noqa: B027
+        """Write into the plain weights what must outlive the inserted modules, which are taken out next."""
+
     def loss(self) -> Tensor | None:
         """Return the term to add to the training loss, or nothing."""
         return None

@@ -145,6 +145,16 @@ class CompressedNetwork:
         for algorithm in self.algorithms:
             algorithm.scheduler.step()
 
+    def announce_steps(self, steps_per_epoch: int) -> None:
+        """Tell every algorithm how many optimizer steps an epoch has."""
+        for algorithm in self.algorithms:
+            algorithm.announce_steps(steps_per_epoch)
+
+    def before_optimizer_step(self) -> None:
+        """Let algorithms look at the gradients, and step parameters that they train themselves."""
+        for algorithm in self.algorithms:
+            algorithm.before_optimizer_step()
+
     def statistics(self) -> dict[str, float]:
         """Return all statistics as plain numbers by name."""
         if self._metrics is None:
@@ -171,5 +181,7 @@ class CompressedNetwork:
 
     def strip(self) -> nn.Module:
         """Take everything out again and return the plain network."""
+        for algorithm in self.algorithms:
+            algorithm.strip(self.network)
         strip(self.network)
         return self.network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning_nncf.core.compressed import CompressedNetwork
@@ -81,7 +81,7 @@ def export_and_verify(
         except VerificationError as error:
             raise VerificationError(f"{error} (the file is kept as {written} for inspection)") from error
     written.replace(target)
-    return Proof(export=report, verification=verification)
+    return Proof(export=replace(report, path=str(target)), verification=replace(verification, path=str(target)))
 
 
 def runtime_models(path: str | Path) -> dict[str, RuntimeModel]:

@@ -35,7 +35,7 @@ def test_output_lies_near_the_float_output() -> None:
     net, x = network(), batches()[0]
     reference = copy.deepcopy(net)
     compressed = compress(net, CONFIG, batches())
-    plain = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)][0]
+    plain = next(module for module in net.modules() if isinstance(module, nn.BatchNorm2d))
     for name, value in plain.state_dict().items():
         reference[1].state_dict()[name].copy_(value)
     with torch.no_grad():

@@ -131,7 +131,7 @@ class Quantization(Algorithm):
                     "bits": quantizer.config.bits,
                     "mode": quantizer.config.mode,
                     "granularity": "per channel" if quantizer.config.per_channel else "per tensor",
-                    "levels": f"{quantizer.quant_min}..{quantizer.quant_max}",
+                    "levels": _levels(quantizer),
                     "low": float(low.min()),
                     "high": float(high.max()),
                 }
@@ -198,3 +198,9 @@ class Quantization(Algorithm):
         """Return the quantizers of one kind, those of a unified group once."""
         pairs = zip(self.setup.points, self.quantizers, strict=True)
         return list({id(q): q for p, q in pairs if p.kind == kind}.values())
+
+
+def _levels(quantizer: Quantizer) -> str:
+    """Write the integers of a quantizer, unless the data has yet to decide on their sign."""
+    undecided = quantizer.config.signed is None and quantizer.config.mode == "symmetric"
+    return "set by data" if undecided else f"{quantizer.quant_min}..{quantizer.quant_max}"
