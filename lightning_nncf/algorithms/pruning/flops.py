@@ -1,0 +1,102 @@
+"""FLOPs and parameters of the layers, as a function of how much of each weight is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from lightning_nncf.graph.graph import NetworkGraph
+
+__all__ = ["Cost", "LayerCost", "layer_costs", "total"]
+
+_RANKS = {f"{name}{n}d": n for name in ("conv", "conv_transpose") for n in (1, 2, 3)}
+Kept = Callable[[str, int], int]
+"""Returns how many entries are left along one dimension of a parameter."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs of one sample, two per multiplication and addition, and parameters without biases.
+
+    >>> Cost(4, 2) + Cost(1, 1)
+    Cost(flops=5, parameters=3)
+    """
+
+    flops: int
+    parameters: int
+
+    def __add__(self, other: Cost) -> Cost:
+        """Add both."""
+        return Cost(self.flops + other.flops, self.parameters + other.parameters)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What the cost of one call of a layer depends on.
+
+    Args:
+        address: Address of the op.
+        weight: Name of the weight.
+        shape: Its full shape.
+        positions: At how many positions of a sample the weight is used.
+    """
+
+    address: str
+    weight: str
+    shape: tuple[int, ...]
+    positions: int
+
+    def cost(self, kept: Kept | None = None) -> Cost:
+        """Return the cost with what is left of the weight; default: all of it.
+
+        >>> LayerCost("conv/conv2d:0", "conv.weight", (8, 3, 3, 3), 100).cost()
+        Cost(flops=43200, parameters=216)
+        >>> LayerCost("fc/linear:0", "fc.weight", (8, 4), 1).cost(lambda name, dim: 2)
+        Cost(flops=8, parameters=4)
+        """
+        first, second = (self.shape[dim] if kept is None else kept(self.weight, dim) for dim in (0, 1))
+        parameters = first * second * prod(self.shape[2:])
+        return Cost(2 * parameters * self.positions, parameters)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-able values."""
+        return {**vars(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LayerCost:
+        """Read `to_dict`."""
+        return cls(**{**values, "shape": tuple(values["shape"])})
+
+
+def layer_costs(graph: NetworkGraph) -> list[LayerCost]:
+    """Return all convolutions and linear layers that run in evaluation, or at all if nothing ran in it.
+
+    Attention's products of activations cost nothing here, as in NNCF; neither do biases and normalizations.
+    """
+    ops = [op for op in graph.ops() if (op.function in _RANKS or op.function == "linear") and 1 in op.parameters]
+    if any("eval" in op.modes for op in graph.ops()):
+        ops = [op for op in ops if "eval" in op.modes]
+    found = []
+    for op in ops:
+        # A transposed convolution uses its weight once per position of its input.
+        seen = op.inputs[0] if op.function.startswith("conv_transpose") else op.outputs[0]
+        used = seen.shape[1:-1] if op.function == "linear" else seen.shape[-_RANKS[op.function] :]
+        found.append(LayerCost(op.address, op.parameters[1], op.inputs[1].shape, prod(used)))
+    return found
+
+
+def total(costs: Iterable[LayerCost], kept: Kept | None = None) -> Cost:
+    """Add up all layers; a weight that is used several times counts once among the parameters.
+
+    >>> layer = LayerCost("fc/linear:0", "fc.weight", (8, 4), 1)
+    >>> total([layer, layer])
+    Cost(flops=128, parameters=32)
+    """
+    result, seen = Cost(0, 0), set[str]()
+    for layer in costs:
+        cost = layer.cost(kept)
+        result += Cost(cost.flops, 0 if layer.weight in seen else cost.parameters)
+        seen.add(layer.weight)
+    return result

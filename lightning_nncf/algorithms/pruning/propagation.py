@@ -1,0 +1,125 @@
+"""Follows removed channels through a captured graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import networkx as nx
+import numpy as np
+from torch import nn
+
+from lightning_nncf.algorithms.pruning.labels import Entries
+from lightning_nncf.algorithms.pruning.rules import RULES
+from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Limits, Records, Value
+from lightning_nncf.graph.graph import INPUT, OUTPUT, Edge, NetworkGraph, OpNode
+
+__all__ = ["Dependencies", "propagate"]
+
+
+@dataclass(frozen=True)
+class Dependencies:
+    """What depends on what.
+
+    Args:
+        entries: Entries of parameters with their equalities and vetoes.
+        records: Roles of dimensions and attributes that follow them.
+    """
+
+    entries: Entries
+    records: Records
+
+
+def propagate(graph: NetworkGraph, network: nn.Module, limits: Limits | None = None) -> Dependencies:
+    """Number the channels that every layer produces, and follow them to whoever reads them.
+
+    Args:
+        graph: The captured graph.
+        network: Its network, for names of buffers and attributes.
+        limits: Where to stop.
+    """
+    entries, records = Entries(), Records()
+    modules = dict(network.named_modules())
+    limits = limits or Limits()
+    values: dict[tuple[str, int], Value] = {}
+    for address in _order(graph):
+        op = graph[address]
+        call = Call(op, _arriving(graph, op, values, entries), entries, records, modules, limits)
+        for output, value in enumerate(_apply(call)):
+            values[address, output] = value
+    _settle_splits(entries, records)
+    return Dependencies(entries, records)
+
+
+def _order(graph: NetworkGraph) -> list[str]:
+    """Return the ops, producers first; loops in the graph leave the order of the trace."""
+    position = {op.address: index for index, op in enumerate(graph.ops())}
+    try:
+        return list(nx.lexicographical_topological_sort(graph.graph, key=position.__getitem__))
+    except nx.NetworkXUnfeasible:
+        return list(position)
+
+
+def _arriving(graph: NetworkGraph, op: OpNode, values: dict[tuple[str, int], Value], entries: Entries) -> list[Value]:
+    """Return the value at each input port; where several tensors arrive in turn they lose the same entries."""
+    arrived: dict[int, list[tuple[Edge, Value]]] = {}
+    for edge in graph.inputs_of(op.address):
+        arrived.setdefault(edge.port, []).append((edge, values.get((edge.source, edge.output), WHOLE)))
+    found = []
+    for port, info in enumerate(op.inputs):
+        pairs = arrived.get(port, [])
+        fitting = [value for edge, value in pairs if value.ids is not None and value.ids.ndim == len(info.shape)]
+        shapes = {value.ids.shape for value in fitting if value.ids is not None}
+        if len(fitting) < len(pairs) or len(shapes) > 1 or not fitting:
+            for _, value in pairs:
+                if value.ids is not None:
+                    entries.freeze(value.ids, "also a tensor that stays whole arrives here", op.address)
+            found.append(WHOLE)
+            continue
+        first = fitting[0]
+        for value in fitting[1:]:
+            assert first.ids is not None
+            assert value.ids is not None
+            entries.unite(first.ids, value.ids)
+        found.append(Value(first.ids, zero=all(value.zero for value in fitting)))
+    return found
+
+
+def _apply(call: Call) -> list[Value]:
+    """Ask the rule of an op for the values it returns."""
+    op = call.op
+    outputs = max(len(op.outputs), 1)
+    if op.function == INPUT:
+        return [WHOLE] * outputs
+    if op.function == OUTPUT:
+        return call.freeze_all("output of the network")
+    rule = RULES.get(op.function)
+    if rule is None:
+        return call.freeze_all(f"`{op.function}` is not understood")
+    found = [_checked(value, info.shape) for value, info in zip(rule(call), op.outputs, strict=False)]
+    return found + [WHOLE] * (outputs - len(found))
+
+
+def _checked(value: Value, shape: tuple[int, ...]) -> Value:
+    """Refuse entries that do not fit the shape of their tensor: a rule misread its op."""
+    if value.ids is not None:
+        fits = value.ids.ndim == len(shape) and all(a in (1, b) for a, b in zip(value.ids.shape, shape, strict=True))
+        assert fits, f"entries of shape {value.ids.shape} for a tensor of shape {shape}"
+    return value
+
+
+def _settle_splits(entries: Entries, records: Records) -> None:
+    """Where a dimension was split into several, let only whole slices along one of them be removed."""
+    for _, ids in records.splits:
+        labels = entries.labels()[ids]
+        wide = [axis for axis in range(ids.ndim) if ids.shape[axis] > 1]
+        if any(_only_along(labels, axis) for axis in wide):
+            continue
+        axis = max(wide, key=lambda each: ids.shape[each])
+        first = np.moveaxis(ids, axis, -1).reshape(-1, ids.shape[axis])
+        entries.unite(first, first[:1])
+
+
+def _only_along(labels: np.typing.NDArray[np.int64], axis: int) -> bool:
+    """Whether entries differ along one axis alone."""
+    moved = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
+    return bool((moved == moved[:1]).all())
