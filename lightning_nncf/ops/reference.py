@@ -17,6 +17,7 @@ from torch import Tensor
 __all__ = [
     "EPSILON",
     "asymmetric_grid",
+    "check_parameters",
     "fake_quantize_asymmetric",
     "fake_quantize_asymmetric_backward",
     "fake_quantize_symmetric",
@@ -200,17 +201,28 @@ def fake_quantize_asymmetric_backward(
     )
 
 
-def _prepare(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Bring values and parameters to the type of the computation, the parameters broadcastable to the values."""
-    dtype = torch.promote_types(torch.promote_types(x.dtype, parameters[0].dtype), torch.float32)
+def check_parameters(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> None:
+    """Raise a `ValueError` unless every parameter has one value, or one per channel.
+
+    Args:
+        x: The tensor to quantize.
+        parameters: Its quantizer's parameters.
+        axis: Axis of the channels, or -1 for one range per tensor.
+    """
     channels = 1 if axis < 0 else x.shape[axis]
-    shape = [] if axis < 0 else [1] * axis + [channels] + [1] * (x.ndim - axis - 1)
     for parameter in parameters:
         if parameter.numel() != channels:
             raise ValueError(
                 f"a fake quantizer of a tensor {tuple(x.shape)} with `axis` {axis} needs parameters with {channels} "
                 f"values, got {tuple(parameter.shape)}"
             )
+
+
+def _prepare(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Bring values and parameters to the type of the computation, the parameters broadcastable to the values."""
+    dtype = torch.promote_types(torch.promote_types(x.dtype, parameters[0].dtype), torch.float32)
+    check_parameters(x, parameters, axis)
+    shape = [] if axis < 0 else [1] * axis + [x.shape[axis]] + [1] * (x.ndim - axis - 1)
     return x.to(dtype), tuple(parameter.to(dtype).reshape(shape) for parameter in parameters)
 
 
