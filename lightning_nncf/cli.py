@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import auto_cli
+from lightning_utilities.core.rank_zero import rank_zero_info
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.utilities.rank_zero import rank_zero_info
 
 from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.callback.comparison import Comparison

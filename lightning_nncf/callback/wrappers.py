@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ class _Wrapper:
     """A callable in front of a bound method, recognised as that method by Lightning."""
 
     def __init__(self, method: Callable[..., Any], action: Callable[..., Any]) -> None:
-        functools.update_wrapper(self, method)
+        functools.update_wrapper(cast("Any", self), method)
         self.method = method
         self.action = action
 

@@ -168,7 +168,7 @@ class Quantization(Algorithm):
         factor = self.root.compression_lr_multiplier if own is None else own
         if factor is not None:
             for parameter in quantizer.parameters():
-                parameter.register_hook(lambda gradient: gradient * factor)
+                parameter.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
 
     def _tasks(self, network: nn.Module) -> list[RangeTask]:
         """Return one initialization per distinct quantizer."""
