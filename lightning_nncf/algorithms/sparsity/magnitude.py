@@ -1,0 +1,71 @@
+"""Magnitude sparsity: the smallest weights become zeros."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+
+from lightning_nncf.algorithms.sparsity.config import MagnitudeSparsityConfig
+from lightning_nncf.algorithms.sparsity.functional import importance, magnitude_masks, magnitude_threshold
+from lightning_nncf.algorithms.sparsity.mask import WeightMask
+from lightning_nncf.algorithms.sparsity.scheduled import ScheduledSparsity
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.registry import register
+from lightning_nncf.core.weights import WeightPlace
+
+__all__ = ["MagnitudeSparsity"]
+
+
+@register(MagnitudeSparsityConfig)
+class MagnitudeSparsity(ScheduledSparsity):
+    """Masks of the largest weights, found anew whenever the schedule sets a level.
+
+    Weights under the mask keep their values and can come back.
+
+    Args:
+        config: Settings.
+        root: The whole configuration.
+    """
+
+    name: ClassVar[str] = "magnitude_sparsity"
+
+    def __init__(self, config: MagnitudeSparsityConfig, root: NNCFConfig) -> None:
+        super().__init__(config, root)
+        self.thresholds: list[float] = []
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per masked weight, with the importance below which weights were dropped."""
+        rows = super().rows()
+        return [
+            {**row, "threshold": value} for row, value in zip(rows, self.thresholds or [""] * len(rows), strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scheduler's state and the thresholds."""
+        return {**super().state_dict(), "thresholds": self.thresholds}
+
+    def load_state_dict(self, state: Any) -> None:
+        """Set state from `state_dict`."""
+        super().load_state_dict(state)
+        self.thresholds = [float(value) for value in state["thresholds"]]
+
+    @torch.no_grad()
+    def _apply(self, level: float) -> None:
+        values = [importance(weight, self.config.params.weight_importance) for weight in self._weights()]
+        if self.targets is None:
+            threshold = magnitude_threshold(values, level)
+            self.thresholds = [threshold] * len(values)
+            masks = magnitude_masks(values, level, threshold)
+        else:
+            levels = [self._local_level(level, target) for target in self.targets]
+            self.thresholds = [magnitude_threshold([v], own) for v, own in zip(values, levels, strict=True)]
+            masks = [
+                magnitude_masks([v], own, threshold)[0]
+                for v, own, threshold in zip(values, levels, self.thresholds, strict=True)
+            ]
+        for module, mask in zip(self.masks, masks, strict=True):
+            module.set_mask(mask)
+
+    def _make_mask(self, place: WeightPlace) -> WeightMask:
+        return WeightMask(place.shape)

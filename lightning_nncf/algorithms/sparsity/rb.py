@@ -1,0 +1,154 @@
+"""RB sparsity: masks learned together with the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_nncf.algorithms.sparsity.config import RBSparsityConfig
+from lightning_nncf.algorithms.sparsity.functional import importance
+from lightning_nncf.algorithms.sparsity.rb_functional import (
+    density_ste,
+    follow_density,
+    rb_loss,
+    rb_loss_gradient,
+    step_logits,
+)
+from lightning_nncf.algorithms.sparsity.rb_mask import LearnedMask
+from lightning_nncf.algorithms.sparsity.scheduled import ScheduledSparsity
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.registry import register
+from lightning_nncf.core.weights import WeightPlace
+from lightning_nncf.errors import InitializationError
+from lightning_nncf.statistics.sparsity import MaskProbability
+
+__all__ = ["RBSparsity"]
+
+_SEED = 0x5EED
+_LAYERS = 1 << 16
+
+
+@register(RBSparsityConfig)
+class RBSparsity(ScheduledSparsity):
+    """Masks drawn from learned probabilities; a loss holds their number at the scheduled level.
+
+    The mask's parameters take steps of their own before each optimizer step: at the learning rate of weights they
+    would not move (SGD), or all at once (Adam). The user's optimizer never sees their gradients, so neither its
+    learning rate nor its weight decay concerns them.
+
+    Args:
+        config: Settings.
+        root: The whole configuration.
+    """
+
+    name: ClassVar[str] = "rb_sparsity"
+    masks: list[LearnedMask]  # type: ignore[assignment]
+
+    def __init__(self, config: RBSparsityConfig, root: NNCFConfig) -> None:
+        super().__init__(config, root)
+        self.scheduler.attach(self._follow, self.freeze, self._sample)
+        self._level = self.scheduler.initial
+
+    def loss(self) -> Tensor | None:
+        """Return the loss on the number of weights kept; none once masks are frozen.
+
+        In the local mode it is the mean of the layers' losses.
+        """
+        if self.frozen:
+            return None
+        losses = [
+            rb_loss(density_ste([self.masks[index].logits for index in group]), 1 - level)
+            for group, level in self._groups()
+        ]
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def before_optimizer_step(self) -> None:
+        """Step the logits by the gradients of the task, then bring their number to the level."""
+        gradients = [module.logits.grad for module in self.masks]
+        for module in self.masks:
+            module.logits.grad = None
+        if self.frozen or any(gradient is None for gradient in gradients):
+            return
+        given = [gradient.float() for gradient in gradients if gradient is not None]
+        if not all(bool(torch.isfinite(gradient).all()) for gradient in given):
+            return
+        groups = self._groups()
+        for group, level in groups:
+            logits = [self.masks[index].logits for index in group]
+            count = sum(tensor.numel() for tensor in logits)
+            density = float(density_ste(logits))
+            own = [
+                given[index] - rb_loss_gradient(self.masks[index].logits, density, 1 - level, count) / len(groups)
+                for index in group
+            ]
+            step_logits(logits, own)
+            values = [importance(self.places[index].parameter_of(self.network)) for index in group]
+            follow_density(logits, values, 1 - level)
+
+    def freeze(self) -> None:
+        """Let masks change no more."""
+        if not self.frozen:
+            super().freeze()
+            for module in self.masks:
+                module.freeze()
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return metrics of sparsity, its target and the probability to be dropped."""
+        return {**super().metrics(), "mask_probability": MaskProbability()}
+
+    @torch.no_grad()
+    def observations(self) -> dict[str, Tensor]:
+        """Return what the metrics need."""
+        dropped = torch.stack([torch.sigmoid(-module.logits).sum().cpu() for module in self.masks]).sum()
+        count = sum(module.logits.numel() for module in self.masks)
+        return {**super().observations(), "drop_probability": dropped / count}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set state from `state_dict`; the masks themselves come with the weights."""
+        super().load_state_dict(state)
+        self._level = self.scheduler.level
+        for module in self.masks:
+            module.frozen = self.frozen
+
+    def _apply(self, level: float) -> None:
+        self._level = level
+        if self.config.params.check_sparsity_masks:
+            self._check_equal()
+
+    def _sample(self, step: int) -> None:
+        if not self.frozen:
+            for index, module in enumerate(self.masks):
+                module.sample((_SEED + step) * _LAYERS + index)
+
+    def _groups(self) -> list[tuple[list[int], float]]:
+        """Return the layers that share a level, with the level."""
+        if self.targets is None:
+            return [(list(range(len(self.masks))), self._level)]
+        return [([index], self._local_level(self._level, target)) for index, target in enumerate(self.targets)]
+
+    def _check_equal(self) -> None:
+        """Refuse to go on with masks that differ between processes.
+
+        Raises:
+            InitializationError: They differ.
+        """
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return
+        sums = torch.stack([module.logits.detach().double().sum() for module in self.masks])
+        low, high = sums.clone(), sums.clone()
+        distributed.all_reduce(low, op=distributed.ReduceOp.MIN)
+        distributed.all_reduce(high, op=distributed.ReduceOp.MAX)
+        if not torch.equal(low, high):
+            raise InitializationError(
+                f"the masks of `{self.name}` differ between processes; give every process the same data for "
+                "initialization, and let gradients be reduced before the optimizer steps"
+            )
+
+    def _make_mask(self, place: WeightPlace) -> LearnedMask:
+        return LearnedMask(place.shape)

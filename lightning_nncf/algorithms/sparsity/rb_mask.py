@@ -1,0 +1,69 @@
+"""A mask that is learned by logits, one per weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.algorithms.sparsity.mask import WeightMask
+from lightning_nncf.algorithms.sparsity.rb_functional import INITIAL_LOGIT, binary_mask_ste, logit_noise
+
+__all__ = ["LearnedMask"]
+
+
+class LearnedMask(WeightMask):
+    """Keeps a weight where its logit, in training with noise added, is positive.
+
+    The noise belongs to an optimizer step and not to a call, so that recomputed activations, shared weights,
+    accumulated gradients and all processes see the same mask.
+
+    Args:
+        shape: Shape of the weight.
+
+    >>> module = LearnedMask([2])
+    >>> with torch.no_grad():
+    ...     _ = module.logits.copy_(torch.tensor([1.0, -1.0]))
+    >>> module(torch.tensor([3.0, 4.0]))
+    tensor([3., 0.], grad_fn=<MulBackward0>)
+    """
+
+    logits: nn.Parameter
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        self.logits = nn.Parameter(torch.full(tuple(shape), INITIAL_LOGIT))
+        self.frozen = False
+        self._noise: Tensor | None = None
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight with zeros."""
+        logits = self.logits
+        if self.frozen and not self.training:
+            return torch.where(self.mask, weight, 0.0)
+        if self.frozen:
+            # The logits stay in the graph: DistributedDataParallel waits for the gradient of every parameter.
+            return weight * (self.mask + 0.0 * logits).to(weight.dtype)
+        if self.training and self._noise is not None:
+            logits = logits + self._noise
+        return weight * binary_mask_ste(logits).to(weight.dtype)
+
+    def sample(self, seed: int) -> None:
+        """Draw the noise of one optimizer step; the same seed gives the same noise in every process."""
+        generator = torch.Generator(self.logits.device).manual_seed(seed)
+        self._noise = logit_noise(self.logits.shape, generator)
+
+    def freeze(self) -> None:
+        """Keep the mask without noise from now on."""
+        self.mask.copy_(self.logits.detach() > 0)
+        self.frozen = True
+        self._noise = None
+
+    def kept(self) -> Tensor:
+        """Return the mask that evaluation and export use."""
+        return self.mask if self.frozen else self.logits.detach() > 0
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the noise out of copies and pickles."""
+        return {**super().__getstate__(), "_noise": None}  # type: ignore[misc]
