@@ -56,13 +56,16 @@ class StrictModel(BaseModel):
     deprecated_keys: ClassVar[Mapping[str, str]] = {}
     """Keys of earlier NNCF versions and what to do about them; `upgrade` translates them."""
 
+    unused_key_names: ClassVar[frozenset[str]] = frozenset()
+    """Keys that are accepted without meaning anything."""
+
     def __init__(self, /, **values: Any) -> None:
         for key in self.deprecated_keys.keys() & values.keys():
             deprecated(key, self.deprecated_keys[key])
         try:
             super().__init__(**self.upgrade(values))
         except ValidationError as error:
-            raise ConfigProblemsError(collect(error, type(self).model_fields), values) from None
+            raise ConfigProblemsError(collect(error, type(self).model_fields, self.unused_key_names), values) from None
 
     @classmethod
     def upgrade(cls, values: dict[str, Any]) -> dict[str, Any]:

@@ -76,17 +76,18 @@ def _restore(message: str, problems: tuple[Problem, ...]) -> ConfigProblemsError
     return error
 
 
-def collect(error: ValidationError, known: Iterable[str]) -> list[Problem]:
+def collect(error: ValidationError, known: Iterable[str], unused: Iterable[str] = ()) -> list[Problem]:
     """List the problems inside a pydantic error.
 
     Args:
         error: What pydantic raised for one model.
         known: Keys which that model has, for hints.
+        unused: Keys which it accepts without having them; hinted at only where they are close.
 
     Returns:
         The problems with paths relative to the model.
     """
-    known = list(known)
+    known, unused = list(known), list(unused)
     found: list[Problem] = []
     for detail in error.errors(include_url=False):
         path = tuple(detail["loc"])
@@ -94,7 +95,7 @@ def collect(error: ValidationError, known: Iterable[str]) -> list[Problem]:
         if isinstance(inner, ConfigProblemsError):
             found += [problem.below(*path) for problem in inner.problems]
         else:
-            found.append(Problem(path, _explain(detail["type"], detail, known)))
+            found.append(Problem(path, _explain(detail["type"], detail, known, unused)))
     return found
 
 
@@ -110,51 +111,33 @@ def show(value: object) -> str:
     return text if len(text) <= _SHOWN else f"{text[: text.rfind(',', 0, _SHOWN) + 1] or text[:_SHOWN]} ..."
 
 
-def _explain(kind: str, detail: Mapping[str, Any], known: Sequence[str]) -> str:
+def _explain(kind: str, detail: Mapping[str, Any], known: list[str], unused: list[str]) -> str:
     got, context = detail["input"], detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        key = str(detail["loc"][-1])
+        hint = near(key, [*known, *unused]) or near(key, known)
+        return f"is not a known key{'; ' + hint if hint else ''}"
     if kind in _TYPES:
         return f"must be {_TYPES[kind]}, got {show(got)}"
     explain = _EXPLAIN.get(kind)
     if explain is not None:
-        return explain(detail["loc"], got, context, known)
+        return explain(got, context)
     message = detail["msg"]
     return f"{message[:1].lower()}{message[1:]}, got {show(got)}"
 
 
-def _unknown(loc: Sequence[str | int], got: object, context: Mapping[str, Any], known: Sequence[str]) -> str:
-    hint = near(str(loc[-1]), known)
-    return f"is not a known key{'; ' + hint if hint else ''}"
+def _bound(words: str, key: str) -> Callable[[object, Mapping[str, Any]], str]:
+    return lambda got, context: f"must be {words} {context[key]}, got {show(got)}"
 
 
-def _missing(loc: Sequence[str | int], got: object, context: Mapping[str, Any], known: Sequence[str]) -> str:
-    return "is required but absent"
-
-
-def _literal(loc: Sequence[str | int], got: object, context: Mapping[str, Any], known: Sequence[str]) -> str:
-    return f"must be {context['expected']}, got {show(got)}"
-
-
-def _raised(loc: Sequence[str | int], got: object, context: Mapping[str, Any], known: Sequence[str]) -> str:
-    return str(context["error"])
-
-
-def _bound(words: str, key: str) -> Callable[[Sequence[str | int], object, Mapping[str, Any], Sequence[str]], str]:
-    def explain(loc: Sequence[str | int], got: object, context: Mapping[str, Any], known: Sequence[str]) -> str:
-        return f"must be {words} {context[key]}, got {show(got)}"
-
-    return explain
-
-
-_EXPLAIN: dict[str, Callable[[Sequence[str | int], object, Mapping[str, Any], Sequence[str]], str]] = {
-    "extra_forbidden": _unknown,
-    "missing": _missing,
-    "literal_error": _literal,
-    "value_error": _raised,
+_EXPLAIN: dict[str, Callable[[object, Mapping[str, Any]], str]] = {
+    "missing": lambda got, context: "is required but absent",
+    "literal_error": lambda got, context: f"must be {context['expected']}, got {show(got)}",
+    "value_error": lambda got, context: str(context["error"]),
     "greater_than": _bound("greater than", "gt"),
     "greater_than_equal": _bound("at least", "ge"),
     "less_than": _bound("less than", "lt"),
     "less_than_equal": _bound("at most", "le"),
-    "too_short": _bound("a list of at least length", "min_length"),
 }
 
 

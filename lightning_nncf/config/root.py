@@ -109,6 +109,8 @@ class NNCFConfig(StrictModel):
 
     deprecated_keys: ClassVar[Mapping[str, str]] = {"hw_config_type": "write `target_device`"}
 
+    unused_key_names: ClassVar[frozenset[str]] = SAMPLE_KEYS
+
     _unused_keys: tuple[str, ...] = PrivateAttr(())
 
     def __init__(self, /, **values: Any) -> None:

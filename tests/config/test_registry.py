@@ -56,7 +56,7 @@ def test_entry_point_is_imported_when_its_algorithm_is_named(tmp_path: Path, mon
         ]
     )
     monkeypatch.setattr(registry_module, "entry_points", lambda group: entries.select(group=group))
-    assert algorithm_names() == ["broken", "quantization", "third"]
+    assert {"broken", "quantization", "third"} <= set(algorithm_names())
     assert "third_party_half" not in sys.modules
     config = NNCFConfig.load({"compression": {"algorithm": "third"}})
     assert type(config.compression[0]).__name__ == "ThirdConfig"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
+from typing_extensions import Self
 
 from lightning_nncf.config.algorithm import BatchNormAdaptationConfig
 from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
+from lightning_nncf.config.problems import ConfigProblemsError, Problem
 
 __all__ = [
     "PercentileConfig",
@@ -99,7 +101,6 @@ class QuantizationInitializerConfig(StrictModel):
 
     range: Annotated[
         tuple[RangeConfig, ...],
-        Field(min_length=1),
         BeforeValidator(as_tuple, json_schema_input_type=RangeConfig | list[RangeConfig]),
     ] = (RangeConfig(),)
     """Range initialization: one entry, or a list in which every quantizer is concerned by exactly one."""
@@ -109,3 +110,9 @@ class QuantizationInitializerConfig(StrictModel):
 
     precision: PrecisionConfig | None = None
     """Mixed precision; absent means the same bit width everywhere."""
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if not self.range:
+            raise ConfigProblemsError([Problem(("range",), "must hold at least one entry, got an empty list")])
+        return self

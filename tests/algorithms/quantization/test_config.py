@@ -123,3 +123,10 @@ def test_zero_samples_are_allowed() -> None:
     )
     assert config.initializer.range[0].num_init_samples == 0
     assert config.initializer.batchnorm_adaptation.num_bn_adaptation_samples == 0
+
+
+def test_one_wrong_value_is_one_problem() -> None:
+    with pytest.raises(ConfigError) as caught:
+        QuantizationConfig.load({"initializer": {"range": {"type": "percentil"}}})
+    assert str(caught.value).startswith("`initializer.range.type` must be 'min_max', ")
+    assert "\n" not in str(caught.value)
