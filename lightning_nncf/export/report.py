@@ -109,7 +109,7 @@ class VerificationReport:
             table.add_row(*_row(result, self.reference))
         buffer = io.StringIO()
         Console(file=buffer, width=160, color_system=None, force_terminal=False).print(table)
-        return buffer.getvalue().rstrip()
+        return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
 
     def _title(self) -> str:
         size = f"{self.size / 1e6:.2f} MB"

@@ -27,6 +27,7 @@ def fold_transposes(model: onnx.ModelProto) -> int:
     """
     graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
+    stored: dict[tuple[str, tuple[int, ...]], str] = {}
     for node in graph.nodes:
         source = graph.producer(node.input[0]) if node.op_type == "Transpose" else None
         if source is None or source.op_type != "DequantizeLinear":
@@ -36,10 +37,13 @@ def fold_transposes(model: onnx.ModelProto) -> int:
             continue
         order = list(attribute(node, "perm", range(integers.ndim)[::-1]))
         name = source.name.removesuffix("/DequantizeLinear")
-        constant = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
+        key = (source.input[0], tuple(order))
+        if key not in stored:
+            stored[key] = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
+        unique = source.name if not replacements else f"{source.name}_{len(replacements)}"
         axis: dict[str, Any] = {"axis": order.index(attribute(source, "axis", 1) % integers.ndim)} if scale.ndim else {}
         new = helper.make_node(
-            "DequantizeLinear", [constant, *source.input[1:]], [node.output[0]], name=source.name, **axis
+            "DequantizeLinear", [stored[key], *source.input[1:]], [node.output[0]], name=unique, **axis
         )
         replacements.append((node, [new]))
     graph.replace_all(replacements)
