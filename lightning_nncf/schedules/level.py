@@ -39,16 +39,24 @@ class LevelScheduler(Scheduler, ABC):
         self.level = initial
         self._on_level: Callable[[float], None] = lambda level: None
         self._on_freeze: Callable[[], None] = lambda: None
+        self._on_step: Callable[[int], None] = lambda step: None
 
-    def attach(self, on_level: Callable[[float], None], on_freeze: Callable[[], None]) -> None:
-        """Say what a new level and freezing do.
+    def attach(
+        self,
+        on_level: Callable[[float], None],
+        on_freeze: Callable[[], None],
+        on_step: Callable[[int], None] | None = None,
+    ) -> None:
+        """Say what a new level, freezing and an optimizer step do.
 
         Args:
             on_level: Called with the level whenever a schedule sets it.
             on_freeze: Called at the beginning of each epoch from ``freeze_epoch`` on, after the level is set.
+            on_step: Called with the number of the optimizer step that begins.
         """
         self._on_level = on_level
         self._on_freeze = on_freeze
+        self._on_step = on_step or self._on_step
 
     @property
     def frozen(self) -> bool:
@@ -61,6 +69,11 @@ class LevelScheduler(Scheduler, ABC):
         self._set(self._level_of_epoch())
         if self.frozen:
             self._on_freeze()
+
+    def step(self) -> None:
+        """Begin the next optimizer step."""
+        super().step()
+        self._on_step(self.current_step)
 
     @abstractmethod
     def _level_of_epoch(self) -> float:

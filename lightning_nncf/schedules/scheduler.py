@@ -30,6 +30,9 @@ class Scheduler:
         """Begin the next optimizer step."""
         self.current_step += 1
 
+    def announce_steps(self, steps_per_epoch: int) -> None:
+        """Take note of how many optimizer steps an epoch has, for schedules that need it."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the counters."""
         return {"current_epoch": self.current_epoch, "current_step": self.current_step}
