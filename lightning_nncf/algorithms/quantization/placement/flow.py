@@ -30,7 +30,8 @@ class Flow:
         ops: Ops by address, producers before consumers.
         inputs: Edges that arrive at an op, by port.
         outputs: Edges that leave an op.
-        weights: The weight of each op that has one, by address.
+        weights: The parameter that is the weight of each op, by address.
+        weighted: Ops with a weight: a parameter or computed from parameters.
         live: Tensors that carry activations: floating point, computed from an input of the network or by an op
             with a weight, not from integers or constants alone.
         learned: Floating point tensors that are not live but computed from parameters.
@@ -43,6 +44,7 @@ class Flow:
     inputs: Mapping[str, Sequence[Edge]]
     outputs: Mapping[str, Sequence[Edge]]
     weights: Mapping[str, Weight]
+    weighted: frozenset[str]
     live: frozenset[Tensor]
     learned: frozenset[Tensor]
     behind: frozenset[str]
@@ -55,13 +57,7 @@ class Flow:
 
     def computes_weight(self, edge: Edge) -> bool:
         """Whether an edge brings a weight that is computed from parameters, as weight normalization does."""
-        op = self.ops[edge.target]
-        return (
-            operator_of(op) in LINEAR
-            and edge.target not in self.weights
-            and (edge.source, edge.output) in self.learned
-            and edge.port in weight_ports(op)
-        )
+        return edge.target not in self.weights and _brings_weight(self.ops, self.learned, edge)
 
     def activations_into(self, address: str) -> list[Edge]:
         """Return the edges that bring activations to an op."""
@@ -102,6 +98,12 @@ def _carries(ops: Mapping[str, OpNode], live: Set[Tensor], edge: Edge) -> bool:
     return (edge.source, edge.output) in live and edge.port in activation_ports(ops[edge.target])
 
 
+def _brings_weight(ops: Mapping[str, OpNode], learned: Set[Tensor], edge: Edge) -> bool:
+    op = ops[edge.target]
+    is_learned = (edge.source, edge.output) in learned
+    return is_learned and operator_of(op) in LINEAR and edge.port in weight_ports(op)
+
+
 def deployed_flow(graph: NetworkGraph) -> Flow:
     """Return the flow of the ops seen in eval mode, of all ops where none was."""
     every = {op.address: op for op in graph.ops()}
@@ -119,6 +121,7 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
         arriving.sort(key=lambda edge: (edge.port, position[edge.source], edge.output))
 
     weights = {}
+    weighted: set[str] = set()
     live: set[Tensor] = set()
     learned: set[Tensor] = set()
     behind: set[str] = set()
@@ -127,11 +130,13 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
         weight = find_weight(op, chosen, inputs)
         if weight is not None:
             weights[address] = weight
+        if weight is not None or any(_brings_weight(chosen, learned, edge) for edge in inputs[address]):
+            weighted.add(address)
         arriving = [edge for edge in inputs[address] if _carries(chosen, live, edge)]
-        if weight is not None or any(edge.source in behind for edge in arriving):
+        if address in weighted or any(edge.source in behind for edge in arriving):
             behind.add(address)
         made = {(address, index) for index, info in enumerate(op.outputs) if info.is_floating_point}
-        if op.function == INPUT or weight is not None or arriving:
+        if op.function == INPUT or address in weighted or arriving:
             live |= made
         elif op.parameters or any((edge.source, edge.output) in learned for edge in inputs[address]):
             learned |= made
@@ -151,6 +156,7 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
         inputs=inputs,
         outputs=outputs,
         weights=weights,
+        weighted=frozenset(weighted),
         learned=frozenset(learned),
         live=frozenset(live),
         behind=frozenset(behind),

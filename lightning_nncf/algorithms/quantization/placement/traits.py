@@ -146,9 +146,9 @@ def _trait(unit: Unit, units: Units, table: HardwareTable, steady: set[str]) -> 
     elif operator == "Agnostic":
         trait = Trait.AGNOSTIC
     elif operator == "Embedding":
-        trait = Trait.WEIGHT_AS_OUTPUT if unit.first.address in flow.weights else Trait.NON_QUANTIZABLE
+        trait = Trait.WEIGHT_AS_OUTPUT if address in flow.weights else Trait.NON_QUANTIZABLE
     elif operator in LINEAR:
-        trait = Trait.QUANTIZABLE if follows_weight or unit.first.address in flow.weights else Trait.NON_QUANTIZABLE
+        trait = Trait.QUANTIZABLE if follows_weight or address in flow.weighted else Trait.NON_QUANTIZABLE
     elif not follows_weight:
         trait = Trait.NON_QUANTIZABLE
     elif operator == "Concat":
