@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ def fold_transposes(model: onnx.ModelProto) -> int:
     """
     graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
+    readers: Counter[str] = Counter()
     stored: dict[tuple[str, tuple[int, ...]], str] = {}
     for node in graph.nodes:
         source = graph.producer(node.input[0]) if node.op_type == "Transpose" else None
@@ -40,7 +42,8 @@ def fold_transposes(model: onnx.ModelProto) -> int:
         key = (source.input[0], tuple(order))
         if key not in stored:
             stored[key] = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
-        unique = source.name if not replacements else f"{source.name}_{len(replacements)}"
+        unique = f"{source.name}_{readers[source.name]}" if readers[source.name] else source.name
+        readers[source.name] += 1
         axis: dict[str, Any] = {"axis": order.index(attribute(source, "axis", 1) % integers.ndim)} if scale.ndim else {}
         new = helper.make_node(
             "DequantizeLinear", [stored[key], *source.input[1:]], [node.output[0]], name=unique, **axis
