@@ -66,7 +66,7 @@ class NNCFCLI(LightningCLI):
         for callback in self._callbacks():
             if callback.compressed is None or not self.trainer.is_global_zero:
                 continue
-            self.comparison.measure_compressed(callback.compressed.network, callback.proof)
+            self.comparison.measure_compressed(callback.compressed, callback.samples, callback.proof)
             sys.stdout.write(self.comparison.table() + "\n")
 
     def _callbacks(self) -> list[NNCFCallback]:

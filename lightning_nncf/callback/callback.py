@@ -78,7 +78,7 @@ class NNCFCallback(Callback):
         self.compressed: CompressedNetwork | None = None
         self.proof: Proof | None = None
         self._module: Any = None
-        self._samples: Arguments | None = None
+        self.samples: Arguments | None = None
         self._last_global_step = -1
         self._loss_taken = False
 
@@ -121,7 +121,7 @@ class NNCFCallback(Callback):
         with isolate_rng(), preserved(module):
             run = capture_run(trainer, module, network, self.config)
             graph = trace(network, run)
-        self._samples = graph.example_inputs
+        self.samples = graph.example_inputs
         self.compressed = CompressedNetwork.build(network, self.config, graph)
         for line in self._summary():
             rank_zero_info(line)
@@ -217,7 +217,7 @@ class NNCFCallback(Callback):
         self.proof = export_and_verify(
             self.compressed,
             path,
-            inputs=self._samples,
+            inputs=self.samples,
             export_format=self.export_format,
             opset=self.opset,
             verify=self.verify,
@@ -283,5 +283,5 @@ class NNCFCallback(Callback):
                 unwrap(self._module, name)
         self._module = None
         self.compressed = None
-        self._samples = None
+        self.samples = None
         self._last_global_step = -1

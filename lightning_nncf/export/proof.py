@@ -15,9 +15,9 @@ from lightning_nncf.export.runtimes import OnnxRuntimeModel, OpenVINOModel, Runt
 from lightning_nncf.export.verify import VerificationReport, verify_onnx
 from lightning_nncf.graph.hooks import strip
 
-__all__ = ["Proof", "export_and_verify", "runtime_models"]
+__all__ = ["SAMPLES", "Proof", "export_and_verify", "runtime_models"]
 
-_SAMPLES = 32
+SAMPLES = 32
 """Samples of the example inputs that are compared at most."""
 
 
@@ -62,7 +62,7 @@ def export_and_verify(
         VerificationError: The file disagrees with PyTorch.
     """
     target = Path(path)
-    call = limit_batch(inputs or compressed.example_inputs(), _SAMPLES)
+    call = limit_batch(inputs or compressed.example_inputs(), SAMPLES)
     metadata = {
         "config": compressed.config.model_dump(mode="json", exclude_unset=True),
         "algorithms": [algorithm.name for algorithm in compressed.algorithms],
