@@ -53,7 +53,7 @@ def compiler_flags(device: str) -> tuple[str, ...]:
     if device == "cuda":
         return common
     # Results must not depend on which products a compiler fuses; nothing here looks at floating-point exceptions.
-    strict = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+    strict = ("-fopenmp-simd", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
     on_x86 = platform.machine() in ("x86_64", "AMD64")
     capability = torch.backends.cpu.get_cpu_capability()
     return (*common, *strict, *(_VECTOR_FLAGS.get(capability, ()) if on_x86 else ()))

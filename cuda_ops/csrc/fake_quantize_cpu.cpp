@@ -7,16 +7,14 @@
 #include <memory>
 #include <vector>
 
-#include "buffers_cpu.h"
 #include "grid.h"
-#include "layout.h"
 #include "simd_cpu.h"
+#include "tensors_cpu.h"
 
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 4096;   // elements of a piece of a row
-constexpr int64_t kGrain = 32768;  // elements worth a thread
+constexpr int64_t kPiece = 4096;  // elements of a piece of a row
 
 // Sums of one piece: of the gradient times the residual `x - y`, and of the gradients outside the range.
 template <typename A>
@@ -300,72 +298,6 @@ std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const L
                                                          : backward_rows<T, A>(grad, x, grad_x, layout, grids);
   for (size_t c = 0; c < totals.size(); ++c) totals[c].inside /= -double(grids[c].step);
   return totals;
-}
-
-// Calls `body` with a value of the storage type and one of the computation type.
-template <typename F>
-void dispatch(const Tensor& x, const F& body) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return body(float{}, float{});
-    case ScalarType::BFloat16:
-      return body(bfloat16_t{}, float{});
-    case ScalarType::Half:
-      return body(half_t{}, float{});
-    case ScalarType::Double:
-      return body(double{}, double{});
-    default:
-      STD_TORCH_CHECK(false, "expected a tensor of a floating-point type");
-  }
-}
-
-// The values of a parameter in the type of the computation.
-template <typename A>
-std::vector<A> values_of(const Tensor& parameter) {
-  const Tensor held = packed(parameter);
-  std::vector<A> values(held.numel());
-  const void* data = held.data_ptr();
-  switch (held.scalar_type()) {
-    case ScalarType::Float:
-      widen(static_cast<const float*>(data), values.data(), values.size());
-      break;
-    case ScalarType::Double:
-      widen(static_cast<const double*>(data), values.data(), values.size());
-      break;
-    case ScalarType::BFloat16:
-      widen(static_cast<const bfloat16_t*>(data), values.data(), values.size());
-      break;
-    case ScalarType::Half:
-      widen(static_cast<const half_t*>(data), values.data(), values.size());
-      break;
-    default:
-      STD_TORCH_CHECK(false, "expected parameters of a floating-point type");
-  }
-  return values;
-}
-
-// A new tensor in the shape, type and strides of a parameter.
-Tensor like_parameter(const Tensor& parameter, const std::vector<double>& values) {
-  Tensor held = torch::stable::new_empty(parameter, parameter.sizes());
-  void* data = held.data_ptr();
-  const int64_t count = values.size();
-  switch (held.scalar_type()) {
-    case ScalarType::Float:
-      narrow(values.data(), static_cast<float*>(data), count);
-      break;
-    case ScalarType::Double:
-      narrow(values.data(), static_cast<double*>(data), count);
-      break;
-    case ScalarType::BFloat16:
-      narrow(values.data(), static_cast<bfloat16_t*>(data), count);
-      break;
-    default:
-      narrow(values.data(), static_cast<half_t*>(data), count);
-  }
-  if (parameter.is_contiguous()) return held;
-  Tensor result = torch::stable::empty_like(parameter);
-  torch::stable::copy_(result, held);
-  return result;
 }
 
 template <bool kSymmetric, typename A>

@@ -88,7 +88,7 @@ def _is_plain() -> bool:
     """Return whether nothing but autograd looks at the call: then a function of ours is a third cheaper per call."""
     return not (
         torch.compiler.is_exporting()
-        or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+        or torch._C._is_tracing()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack()
     )

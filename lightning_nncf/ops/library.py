@@ -1,6 +1,6 @@
 """The operators ``torch.ops.lightning_nncf.*``: schemas, fake kernels, autograd.
 
-The formulas of `lightning_nncf.ops.reference` are the kernels of every device that has no kernel of its own.
+The formulas are the kernels of every device that has no kernel of its own.
 
 There is no autocast rule on purpose: autocast must reach neither the values (a float32 weight is quantized in
 float32, a bfloat16 activation stays one) nor the ranges (always used as they are stored).
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_nncf.ops import reference
 
-__all__ = ["NAMESPACE"]
+__all__ = ["NAMESPACE", "define", "in_layout_of"]
 
 NAMESPACE = "lightning_nncf"
 
@@ -33,7 +33,7 @@ _SCHEMAS = {
 }
 
 
-def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
+def in_layout_of(x: Tensor, result: Tensor) -> Tensor:
     """Return the result in the strides that the fake kernel promises: those of ``empty_like``."""
     if result.stride() == x.stride() or (result.is_contiguous() and x.is_contiguous()):
         return result
@@ -42,18 +42,18 @@ def _in_layout_of(x: Tensor, result: Tensor) -> Tensor:
 
 
 def _symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
-    return _in_layout_of(x, reference.fake_quantize_symmetric(x, scale, quant_min, quant_max, axis))
+    return in_layout_of(x, reference.fake_quantize_symmetric(x, scale, quant_min, quant_max, axis))
 
 
 def _asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
-    return _in_layout_of(x, reference.fake_quantize_asymmetric(x, input_low, input_range, levels, axis))
+    return in_layout_of(x, reference.fake_quantize_asymmetric(x, input_low, input_range, levels, axis))
 
 
 def _symmetric_backward(
     grad: Tensor, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int
 ) -> tuple[Tensor, Tensor]:
     grad_x, grad_scale = reference.fake_quantize_symmetric_backward(grad, x, scale, quant_min, quant_max, axis)
-    return _in_layout_of(x, grad_x), _in_layout_of(scale, grad_scale)
+    return in_layout_of(x, grad_x), in_layout_of(scale, grad_scale)
 
 
 def _asymmetric_backward(
@@ -62,7 +62,7 @@ def _asymmetric_backward(
     grad_x, grad_low, grad_range = reference.fake_quantize_asymmetric_backward(
         grad, x, input_low, input_range, levels, axis
     )
-    return _in_layout_of(x, grad_x), _in_layout_of(input_low, grad_low), _in_layout_of(input_range, grad_range)
+    return in_layout_of(x, grad_x), in_layout_of(input_low, grad_low), in_layout_of(input_range, grad_range)
 
 
 def _fake_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
@@ -105,22 +105,61 @@ def _differentiate_asymmetric(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
     return (*grads, None, None)
 
 
-_KERNELS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
-    "fake_quantize_symmetric": (_symmetric, _fake_symmetric),
-    "fake_quantize_symmetric_backward": (_symmetric_backward, _fake_symmetric_backward),
-    "fake_quantize_asymmetric": (_asymmetric, _fake_asymmetric),
-    "fake_quantize_asymmetric_backward": (_asymmetric_backward, _fake_asymmetric_backward),
-}
-
 _library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
-for _name, _schema in _SCHEMAS.items():
-    _kernel, _fake = _KERNELS[_name]
-    _library.define(_name + _schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(_name, _kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"{NAMESPACE}::{_name}", _fake, lib=_library)
-torch.library.register_autograd(
-    f"{NAMESPACE}::fake_quantize_symmetric", _differentiate_symmetric, setup_context=_save_symmetric, lib=_library
+
+
+def define(
+    name: str,
+    schema: str,
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    *,
+    backward: Callable[..., Any] | None = None,
+    save: Callable[..., None] | None = None,
+) -> None:
+    """Define an operator of the namespace.
+
+    Args:
+        name: Its name.
+        schema: Arguments and results, as PyTorch writes them.
+        kernel: The formula, for every device without a kernel of its own; its results have the strides of `fake`'s.
+        fake: Gives results of the right shape, type and strides without computing them.
+        backward: The gradients of all arguments from the context and those of the results; none for an operator that
+            is not differentiated.
+        save: Puts into the context what `backward` needs.
+    """
+    _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+    if backward is not None:
+        torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=save, lib=_library)
+
+
+define(
+    "fake_quantize_symmetric",
+    _SCHEMAS["fake_quantize_symmetric"],
+    _symmetric,
+    _fake_symmetric,
+    backward=_differentiate_symmetric,
+    save=_save_symmetric,
 )
-torch.library.register_autograd(
-    f"{NAMESPACE}::fake_quantize_asymmetric", _differentiate_asymmetric, setup_context=_save_asymmetric, lib=_library
+define(
+    "fake_quantize_symmetric_backward",
+    _SCHEMAS["fake_quantize_symmetric_backward"],
+    _symmetric_backward,
+    _fake_symmetric_backward,
+)
+define(
+    "fake_quantize_asymmetric",
+    _SCHEMAS["fake_quantize_asymmetric"],
+    _asymmetric,
+    _fake_asymmetric,
+    backward=_differentiate_asymmetric,
+    save=_save_asymmetric,
+)
+define(
+    "fake_quantize_asymmetric_backward",
+    _SCHEMAS["fake_quantize_asymmetric_backward"],
+    _asymmetric_backward,
+    _fake_asymmetric_backward,
 )

@@ -1,0 +1,80 @@
+// What the CPU kernels share: types at run time, the values of parameters, results.
+#pragma once
+
+#include <vector>
+
+#include "buffers_cpu.h"
+#include "convert_cpu.h"
+#include "layout.h"
+
+namespace lightning_nncf {
+
+constexpr int64_t kGrain = 32768;  // elements worth a thread
+
+// Calls `body` with a value of the storage type and one of the computation type.
+template <typename F>
+void dispatch(const Tensor& x, const F& body) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return body(float{}, float{});
+    case ScalarType::BFloat16:
+      return body(bfloat16_t{}, float{});
+    case ScalarType::Half:
+      return body(half_t{}, float{});
+    case ScalarType::Double:
+      return body(double{}, double{});
+    default:
+      STD_TORCH_CHECK(false, "expected a tensor of a floating-point type");
+  }
+}
+
+// The values of a parameter in the type of the computation.
+template <typename A>
+std::vector<A> values_of(const Tensor& parameter) {
+  const Tensor held = packed(parameter);
+  std::vector<A> values(held.numel());
+  const void* data = held.data_ptr();
+  switch (held.scalar_type()) {
+    case ScalarType::Float:
+      widen(static_cast<const float*>(data), values.data(), values.size());
+      break;
+    case ScalarType::Double:
+      widen(static_cast<const double*>(data), values.data(), values.size());
+      break;
+    case ScalarType::BFloat16:
+      widen(static_cast<const bfloat16_t*>(data), values.data(), values.size());
+      break;
+    case ScalarType::Half:
+      widen(static_cast<const half_t*>(data), values.data(), values.size());
+      break;
+    default:
+      STD_TORCH_CHECK(false, "expected parameters of a floating-point type");
+  }
+  return values;
+}
+
+// A new tensor in the shape, type and strides of a parameter.
+inline Tensor like_parameter(const Tensor& parameter, const std::vector<double>& values) {
+  Tensor held = torch::stable::new_empty(parameter, parameter.sizes());
+  void* data = held.data_ptr();
+  const int64_t count = values.size();
+  switch (held.scalar_type()) {
+    case ScalarType::Float:
+      narrow(values.data(), static_cast<float*>(data), count);
+      break;
+    case ScalarType::Double:
+      narrow(values.data(), static_cast<double*>(data), count);
+      break;
+    case ScalarType::BFloat16:
+      narrow(values.data(), static_cast<bfloat16_t*>(data), count);
+      break;
+    default:
+      narrow(values.data(), static_cast<half_t*>(data), count);
+  }
+  if (parameter.is_contiguous()) return held;
+  Tensor result = torch::stable::empty_like(parameter);
+  torch::stable::copy_(result, held);
+  return result;
+}
+
+}  // namespace lightning_nncf
