@@ -34,6 +34,7 @@ class Request:
         input_names: Names of the inputs.
         output_names: Names of the outputs.
         dynamic: For each input whether its first size is the batch size and stays open.
+        dynamic_outputs: The same for each output.
         opset: Version of the standard operator set.
     """
 
@@ -42,6 +43,7 @@ class Request:
     input_names: Sequence[str]
     output_names: Sequence[str]
     dynamic: Sequence[bool]
+    dynamic_outputs: Sequence[bool]
     opset: int
 
 
@@ -120,9 +122,9 @@ def _dynamo(request: Request) -> onnx.ModelProto:
 
 def _torchscript(request: Request) -> onnx.ModelProto:
     opset = min(request.opset, TORCHSCRIPT_OPSETS[-1])
-    axes = {name: {0: "batch"} for name, dynamic in zip(request.input_names, request.dynamic, strict=True) if dynamic}
-    if axes:
-        axes |= {name: {0: "batch"} for name in request.output_names}
+    names = (*request.input_names, *request.output_names)
+    dynamic = (*request.dynamic, *request.dynamic_outputs)
+    axes = {name: {0: "batch"} for name, is_open in zip(names, dynamic, strict=True) if is_open}
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torchscript_symbolic(opset):
         warnings.simplefilter("ignore")

@@ -175,7 +175,8 @@ def _request(
         tensors=tensors,
         input_names=_names(input_names, _input_names(input_structure), "input_names"),
         output_names=_names(output_names, names_of(flat.structure, "output"), "output_names"),
-        dynamic=_dynamic(tensors) if dynamic_batch else [False] * len(tensors),
+        dynamic=_dynamic(tensors, tensors[0]) if dynamic_batch else [False] * len(tensors),
+        dynamic_outputs=_dynamic(outputs, tensors[0]) if dynamic_batch else [False] * len(outputs),
         opset=opset,
     )
     return request, {"inputs": input_structure, "outputs": flat.structure}
@@ -193,8 +194,8 @@ def _names(given: Sequence[str] | None, default: Sequence[str], argument: str) -
     return names
 
 
-def _dynamic(tensors: Sequence[Tensor]) -> list[bool]:
-    batch = tensors[0].shape[0] if tensors[0].ndim else None
+def _dynamic(tensors: Sequence[Tensor], first: Tensor) -> list[bool]:
+    batch = first.shape[0] if first.ndim else None
     return [tensor.ndim > 0 and tensor.shape[0] == batch for tensor in tensors]
 
 

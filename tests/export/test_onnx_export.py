@@ -356,3 +356,18 @@ def test_half_precision_network_under_autocast_is_exported_in_float(tmp_path: Pa
     model = onnx.load(tmp_path / "m.onnx")
     assert "Cast" not in {node.op_type for node in model.graph.node}
     assert TensorProto.BFLOAT16 not in {item.data_type for item in model.graph.initializer}
+
+
+class _WithLoss(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": x * 2, "loss": x.square().mean()}
+
+
+@pytest.mark.parametrize("exporter", ["dynamo", "torchscript"])
+def test_scalar_output_has_no_batch_size(exporter: str, tmp_path: Path) -> None:
+    opset = 21 if exporter == "dynamo" else 17
+    export_onnx(_WithLoss(), ((torch.randn(4, 2),), {}), tmp_path / "m.onnx", exporter=exporter, opset=opset)
+    output = OnnxRuntimeModel(tmp_path / "m.onnx")(torch.ones(3, 2))
+    assert output["loss"].shape == ()
+    assert output["loss"].item() == pytest.approx(1.0)
+    assert output["logits"].shape == (3, 2)
