@@ -50,7 +50,8 @@ def preserved(network: nn.Module, *, batch_norm: bool = True) -> Iterator[Metric
 
     Args:
         network: Module whose submodules are covered.
-        batch_norm: Whether the statistics of batch norms are restored too.
+        batch_norm: Whether the statistics of batch norms and the buffers of inserted modules are restored too; not so
+            while compression is initialized, which is what sets them.
 
     Yields:
         The collection of metric states, to note metrics outside the network.
@@ -58,8 +59,8 @@ def preserved(network: nn.Module, *, batch_norm: bool = True) -> Iterator[Metric
     flags = [(module, module.training) for module in network.modules()]
     buffers = [
         (module._buffers, name, buffer, None if buffer is None else buffer.detach().clone())
-        for module in network.modules()
-        if batch_norm or not isinstance(module, _BatchNorm)
+        for path, module in network.named_modules()
+        if batch_norm or not (isinstance(module, _BatchNorm) or "lnncf_" in path)
         for name, buffer in module._buffers.items()
     ]
     metrics = MetricStates()

@@ -20,4 +20,4 @@ def exponential_level(progress: float, initial: float, target: float) -> float:
     if share == 1.0:
         return target
     density = (1.0 - initial) * ((1.0 - target) / (1.0 - initial)) ** share
-    return 1.0 - density
+    return float(1.0 - density)

@@ -144,7 +144,8 @@ def _grouped(values: Tensor, m: int, axis: int) -> Tensor:
     """Return the values with the groups of ``m`` as the last axis."""
     if values.shape[axis] % m:
         raise ValueError(f"axis {axis} of shape {list(values.shape)} cannot be divided into groups of {m}")
-    return values.movedim(axis, -1).unflatten(-1, (-1, m))
+    last = values.movedim(axis, -1)
+    return last.reshape(*last.shape[:-1], -1, m)
 
 
 def _ungrouped(groups: Tensor, like: Tensor, axis: int) -> Tensor:

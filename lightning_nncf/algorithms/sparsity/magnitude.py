@@ -36,10 +36,8 @@ class MagnitudeSparsity(ScheduledSparsity):
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per masked weight, with the importance below which weights were dropped."""
-        rows = super().rows()
-        return [
-            {**row, "threshold": value} for row, value in zip(rows, self.thresholds or [""] * len(rows), strict=True)
-        ]
+        thresholds = self.thresholds or [-1.0] * len(self.places)
+        return [{**row, "threshold": value} for row, value in zip(super().rows(), thresholds, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scheduler's state and the thresholds."""

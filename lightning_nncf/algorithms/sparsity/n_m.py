@@ -33,7 +33,8 @@ class NMSparsity(ScheduledSparsity):
         size = place.shape[_input_axis(place)]
         # The input channels of all groups of a transposed convolution lie one after the other.
         per_group = size // place.groups if "transpose" in place.function else size
-        return per_group % self.config.m == 0
+        group: int = self.config.m
+        return per_group % group == 0
 
     @torch.no_grad()
     def _apply(self, level: float) -> None:

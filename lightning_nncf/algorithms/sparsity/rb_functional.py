@@ -56,7 +56,7 @@ def binary_mask_ste(logits: Tensor) -> Tensor:
     >>> logits.grad
     tensor([0.2500, 0.1966, 0.1966])
     """
-    mask: Tensor = _BinaryMask.apply(logits)  # type: ignore[no-untyped-call]
+    mask: Tensor = _BinaryMask.apply(logits)
     return mask
 
 

@@ -39,7 +39,7 @@ class LearnedMask(WeightMask):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with zeros."""
-        logits = self.logits
+        logits: Tensor = self.logits
         if self.frozen and not self.training:
             return torch.where(self.mask, weight, 0.0)
         if self.frozen:
@@ -66,4 +66,4 @@ class LearnedMask(WeightMask):
 
     def __getstate__(self) -> dict[str, object]:
         """Leave the noise out of copies and pickles."""
-        return {**super().__getstate__(), "_noise": None}  # type: ignore[misc]
+        return {**self.__dict__, "_noise": None}

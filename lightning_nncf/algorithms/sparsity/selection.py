@@ -71,4 +71,4 @@ def _bracket(flat: Sequence[Tensor], k: int, total: int) -> tuple[Tensor, Tensor
 def _chunks(flat: Sequence[Tensor]) -> Iterator[Tensor]:
     """Yield pieces that fit the cache; on an accelerator whole tensors."""
     for tensor in flat:
-        yield from tensor.split(_CHUNK) if tensor.device.type == "cpu" else (tensor,)
+        yield from torch.split(tensor, _CHUNK) if tensor.device.type == "cpu" else (tensor,)
