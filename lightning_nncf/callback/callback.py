@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_nncf.callback.capture import capture_run
+from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.report import layer_table, statistics_table, write_layers
 from lightning_nncf.callback.steps import StepRunner
@@ -136,8 +137,10 @@ class NNCFCallback(Callback):
             self.compressed.initialize(calibration_data(trainer, pl_module, runner))
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Tell the algorithms how many optimizer steps an epoch has, where the loader knows its length."""
+        """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known."""
         batches = trainer.num_training_batches
+        if self.compressed is not None:
+            self.compressed.attach(trainer.optimizers)
         if self.compressed is not None and math.isfinite(batches) and pl_module.automatic_optimization:
             self.compressed.announce_steps(math.ceil(batches / trainer.accumulate_grad_batches))
 
@@ -153,6 +156,8 @@ class NNCFCallback(Callback):
         """Tell the schedulers that an epoch begins."""
         if self.compressed is not None:
             self.compressed.epoch_step()
+            if self.compressed.take_resized():
+                renew_wrapper(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Tell the schedulers that an optimizer step begins; batches that only add to its gradients are none."""

@@ -19,7 +19,6 @@ NOT_YET_BUILT = frozenset(
     {
         "binarization",
         "experimental_quantization",
-        "filter_pruning",
         "knowledge_distillation",
         "movement_sparsity",
     }

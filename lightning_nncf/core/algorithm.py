@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightning_nncf.calibration import CalibrationData
@@ -39,6 +40,8 @@ class Algorithm(ABC):
         self.config = config
         self.root = root
         self.scheduler = Scheduler()
+        self.resized = False
+        """Whether parameters changed their sizes since this was last reset; some wrappers must be made anew then."""
 
     @abstractmethod
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
@@ -69,6 +72,12 @@ class Algorithm(ABC):
 
     def before_optimizer_step(self) -> None:  # noqa: B027
         """Look at gradients, unscaled and not yet clipped; parameters this algorithm steps itself lose theirs."""
+
+    def attach(self, optimizers: Iterable[Optimizer]) -> None:  # noqa: B027
+        """Get to know the optimizers of the network, for what follows their steps or changes their state."""
+
+    def prepare_for_export(self, network: nn.Module) -> None:  # noqa: B027
+        """Change a copy of the network that is about to be exported, its modules still inserted."""
 
     def strip(self, network: nn.Module) -> None:  # noqa: B027
         """Write into the plain weights what must outlive the inserted modules, which are taken out next."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
 from lightning_nncf.calibration import CalibrationData
@@ -134,6 +136,26 @@ class CompressedNetwork:
         if not self.initialized:
             return CompressionStage.UNCOMPRESSED
         return CompressionStage.combine(algorithm.stage for algorithm in self.algorithms)
+
+    def attach(self, optimizers: Iterable[Optimizer]) -> None:
+        """Make the optimizers of the network known to the algorithms; call it once, before training."""
+        known = list(optimizers)
+        for algorithm in self.algorithms:
+            algorithm.attach(known)
+
+    def exportable(self) -> nn.Module:
+        """Return a copy of the network as it is exported: what is masked may be physically gone."""
+        copied = copy.deepcopy(self.network)
+        for algorithm in self.algorithms:
+            algorithm.prepare_for_export(copied)
+        return copied
+
+    def take_resized(self) -> bool:
+        """Tell whether an algorithm changed the sizes of parameters since this was last asked."""
+        resized = any(algorithm.resized for algorithm in self.algorithms)
+        for algorithm in self.algorithms:
+            algorithm.resized = False
+        return resized
 
     def epoch_step(self) -> None:
         """Tell every scheduler that an epoch begins."""

@@ -68,7 +68,8 @@ def export_and_verify(
         "algorithms": [algorithm.name for algorithm in compressed.algorithms],
     }
     written = target.with_name(f"{target.stem}.unverified{target.suffix}") if verify else target
-    report = export_onnx(compressed.network, call, written, export_format=export_format, opset=opset, metadata=metadata)
+    exported = compressed.exportable()
+    report = export_onnx(exported, call, written, export_format=export_format, opset=opset, metadata=metadata)
     if not verify:
         return Proof(export=report, verification=None)
     with tempfile.TemporaryDirectory() as folder:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import networkx as nx
-import numpy as np
 from torch import nn
 
 from lightning_nncf.algorithms.pruning.labels import Entries
 from lightning_nncf.algorithms.pruning.rules import RULES
+from lightning_nncf.algorithms.pruning.splits import settle_splits
 from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Limits, Records, Value
 from lightning_nncf.graph.graph import INPUT, OUTPUT, Edge, NetworkGraph, OpNode
 
@@ -46,7 +46,7 @@ def propagate(graph: NetworkGraph, network: nn.Module, limits: Limits | None = N
         call = Call(op, _arriving(graph, op, values, entries), entries, records, modules, limits)
         for output, value in enumerate(_apply(call)):
             values[address, output] = value
-    _settle_splits(entries, records)
+    settle_splits(entries, records, modules)
     return Dependencies(entries, records)
 
 
@@ -105,21 +105,3 @@ def _checked(value: Value, shape: tuple[int, ...]) -> Value:
         fits = value.ids.ndim == len(shape) and all(a in (1, b) for a, b in zip(value.ids.shape, shape, strict=True))
         assert fits, f"entries of shape {value.ids.shape} for a tensor of shape {shape}"
     return value
-
-
-def _settle_splits(entries: Entries, records: Records) -> None:
-    """Where a dimension was split into several, let only whole slices along one of them be removed."""
-    for _, ids in records.splits:
-        labels = entries.labels()[ids]
-        wide = [axis for axis in range(ids.ndim) if ids.shape[axis] > 1]
-        if any(_only_along(labels, axis) for axis in wide):
-            continue
-        axis = max(wide, key=lambda each: ids.shape[each])
-        first = np.moveaxis(ids, axis, -1).reshape(-1, ids.shape[axis])
-        entries.unite(first, first[:1])
-
-
-def _only_along(labels: np.typing.NDArray[np.int64], axis: int) -> bool:
-    """Whether entries differ along one axis alone."""
-    moved = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
-    return bool((moved == moved[:1]).all())

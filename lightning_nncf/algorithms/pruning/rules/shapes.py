@@ -152,7 +152,7 @@ def indexing(call: Call) -> Sequence[Value]:
         index: list[Any] = [slice(None)] * rank
         index[int(call.attribute("dim", default=0)) % rank] = call.attribute("index", default=0)
     else:
-        parsed = _parse(call.attribute("index"), value.ids.ndim)
+        parsed = _parse(call.attribute("index", "arg1"), value.ids.ndim)
         if parsed is None:
             return call.freeze_all("indexing that is not understood")
         index = parsed

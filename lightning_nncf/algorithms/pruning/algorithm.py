@@ -1,0 +1,277 @@
+"""Filter pruning: masks that follow a schedule, and networks that are physically smaller in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric
+
+from lightning_nncf.algorithms.pruning.analysis import analyse
+from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
+from lightning_nncf.algorithms.pruning.flops import LayerCost, layer_costs
+from lightning_nncf.algorithms.pruning.groups import Structure
+from lightning_nncf.algorithms.pruning.indices import pack, unpack
+from lightning_nncf.algorithms.pruning.masks import WeightMasks
+from lightning_nncf.algorithms.pruning.ranking import Ranking
+from lightning_nncf.algorithms.pruning.removal import kept_entries, shrink
+from lightning_nncf.algorithms.pruning.scheduler import PruningScheduler
+from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.algorithm import Algorithm
+from lightning_nncf.core.registry import register
+from lightning_nncf.core.stage import CompressionStage
+from lightning_nncf.errors import ConfigError
+from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.statistics.pruning import FlopsLeft, PrunedFilters
+
+__all__ = ["FilterPruning"]
+
+
+@register(FilterPruningConfig)
+class FilterPruning(Algorithm):
+    """Removes filters: masked in training, physically gone after `shrink_at` or in what is exported.
+
+    Args:
+        config: Settings of pruning.
+        root: The whole configuration.
+    """
+
+    name: ClassVar[str] = "filter_pruning"
+    priority: ClassVar[int] = 2
+
+    config: FilterPruningConfig
+    scheduler: PruningScheduler
+
+    def __init__(self, config: FilterPruningConfig, root: NNCFConfig) -> None:
+        super().__init__(config, root)
+        params = config.params
+        self.scheduler = PruningScheduler(
+            params.schedule,
+            config.pruning_init,
+            params.target,
+            warmup=params.num_init_steps,
+            steps=params.pruning_steps,
+        )
+        self.scheduler.attach(self._on_level, self._on_freeze, lambda step: self._apply())
+        self.groups = Structure(groups=())
+        self.masks: list[Tensor] = []
+        """For each group which units stay, [units] of bool."""
+        self.present: list[Tensor] = []
+        """For each group which units the network physically has."""
+        self.frozen = False
+        self._network: nn.Module | None = None
+        self._optimizers: tuple[Optimizer, ...] = ()
+
+    # Structure --------------------------------------------------------------------------------------------------------
+
+    def build(self, network: nn.Module, graph: NetworkGraph) -> None:
+        """Find the groups and check that the target can be met.
+
+        Raises:
+            ConfigError: Nothing can be pruned, or the target cannot be met.
+        """
+        groups = analyse(network, graph, self.config, self.root)
+        if not groups.groups:
+            reasons = "; ".join(f"{name}: {reason}" for name, reason in groups.excluded.items())
+            raise ConfigError(
+                f"`filter_pruning` can prune nothing in {type(network).__name__}"
+                + (f" ({reasons})" if reasons else "; it has no convolution")
+                + ". `grouping: full` allows linear layers, first, last and strided convolutions"
+            )
+        self._set_up(
+            network, groups, layer_costs(graph), [torch.ones(g.units, dtype=torch.bool) for g in groups.groups]
+        )
+        if self.config.params.pruning_flops_target is not None:
+            self.ranking.masks(self.config.params.target, self._importance())
+
+    def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
+        """Give a plain network the sizes that a checkpoint has, and the same groups."""
+        groups = Structure.from_dict(structure["groups"])
+        costs = [LayerCost.from_dict(values) for values in structure["costs"]]
+        present = _masks_without(groups, structure["removed"])
+        shrink(network, groups, present)
+        self._set_up(network, groups, costs, present)
+
+    def structure(self) -> dict[str, Any]:
+        """Return the groups, the cost of the layers, and the units that are physically gone."""
+        return {
+            "groups": self.groups.to_dict(),
+            "costs": [layer.to_dict() for layer in self.ranking.costs],
+            "removed": _removed(self.present),
+        }
+
+    def _set_up(self, network: nn.Module, groups: Structure, costs: Sequence[LayerCost], present: list[Tensor]) -> None:
+        self._network, self.groups = network, groups
+        self.ranking = Ranking(groups, costs, self.config.params)
+        self.present = present
+        self.masks = [mask.clone() for mask in present]
+        params = self.config.params
+        self._weights = WeightMasks(network, groups, norms=params.prune_batch_norms, gradients=params.zero_grad)
+
+    # Life -------------------------------------------------------------------------------------------------------------
+
+    def initialize(self, network: nn.Module, data: CalibrationData) -> None:
+        """Mask the filters of the initial level; adapt batch norm to it."""
+        self.set_level(self.scheduler.level)
+        if any(not bool(mask.all()) for mask in self.masks):
+            adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
+
+    def attach(self, optimizers: Iterable[Optimizer]) -> None:
+        """Mask weights again after every step of these optimizers, and slice their state when weights are sliced."""
+        known = self._optimizers
+        self._optimizers = tuple(optimizers)
+        for optimizer in self._optimizers:
+            if all(optimizer is not each for each in known):
+                optimizer.register_step_post_hook(lambda *_: self._apply())
+
+    def set_level(self, level: float) -> None:
+        """Choose masks anew for a level: a share of filters, FLOPs or latency, as the target is."""
+        masks = self.ranking.masks(level, self._importance())
+        self.masks = [mask & left for mask, left in zip(masks, self.present, strict=True)]
+        self._weights.set(self.masks, self.present)
+
+    def shrink(self) -> None:
+        """Physically remove what is masked, from the network and from the state of the attached optimizers."""
+        shrink(self.network, self.groups, self.masks, present=self.present, optimizers=self._optimizers)
+        self.resized = self.resized or any(not torch.equal(a, b) for a, b in zip(self.masks, self.present, strict=True))
+        self.present = [mask.clone() for mask in self.masks]
+        self._weights.set(self.masks, self.present)
+
+    def prepare_for_export(self, network: nn.Module) -> None:
+        """Physically remove what is masked from a copy of the network."""
+        shrink(network, self.groups, self.masks, present=self.present)
+
+    def strip(self, network: nn.Module) -> None:
+        """Leave the weights masked and forget them."""
+        self._weights.apply()
+        self._weights.remove()
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is pruned."""
+        assert self._network is not None, "built or restored before use"
+        return self._network
+
+    @property
+    def stage(self) -> CompressionStage:
+        """Fully compressed at the target level."""
+        if self.scheduler.level >= self.config.params.target:
+            return CompressionStage.FULLY_COMPRESSED
+        none = all(bool(mask.all()) for mask in self.masks)
+        return CompressionStage.UNCOMPRESSED if none else CompressionStage.PARTIALLY_COMPRESSED
+
+    def _importance(self) -> list[Tensor]:
+        parameters: dict[str, Tensor] = dict(self.network.named_parameters(remove_duplicate=False))
+        return self.ranking.importance(parameters, self.present)
+
+    def _on_level(self, level: float) -> None:
+        if not self.frozen:
+            self.set_level(level)
+        at = self.config.params.shrink_at
+        if at is not None and self.scheduler.current_epoch >= at:
+            self.shrink()
+
+    def _on_freeze(self) -> None:
+        self.frozen = True
+
+    def _apply(self) -> None:
+        self._weights.apply()
+
+    # What it shows ----------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> dict[str, Metric]:
+        """Return metrics of filters, FLOPs and parameters left."""
+        return {"pruned_filters": PrunedFilters(), "flops": FlopsLeft()}
+
+    def observations(self) -> dict[str, Tensor]:
+        """Return filters per layer, and costs, before and after removal of what is masked."""
+        kept = kept_entries(self.groups, self.masks)
+        filters = [(m.name, m.dim) for group in self.groups.groups for m in group.filters]
+        now, full = self.ranking.cost(self.masks), self.ranking.full
+        return {
+            "filters_left": torch.tensor([int(kept[key].sum()) for key in filters]),
+            "filters_before": torch.tensor([kept[key].size for key in filters]),
+            "flops_left": torch.tensor([now.flops, full.flops], dtype=torch.float64),
+            "parameters_left": torch.tensor([now.parameters, full.parameters], dtype=torch.float64),
+        }
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per convolution and linear layer: cost before, as computed now, and once masks are removed."""
+        sizes = {layer.weight: layer.shape for layer in self.ranking.costs}
+        dims = {m.name: m.dim for group in self.groups.groups for m in group.filters}
+        after, now = (self._counter(masks, sizes) for masks in (self.masks, self.present))
+        rows = []
+        for layer in self.ranking.costs:
+            dim = dims.get(layer.weight, 0)
+            left = int(after(layer.weight, dim))
+            full, present, pruned = layer.cost(), layer.cost(now), layer.cost(after)
+            rows.append(
+                {
+                    "place": layer.address,
+                    "kind": "filters",
+                    "parameter": layer.weight,
+                    "shape": "x".join(map(str, layer.shape)),
+                    "filters": layer.shape[dim],
+                    "filters_left": left,
+                    "pruning_ratio": 1 - left / layer.shape[dim],
+                    "flops": full.flops,
+                    "flops_now": present.flops,
+                    "flops_left": pruned.flops,
+                    "parameters": full.parameters,
+                    "parameters_now": present.parameters,
+                    "parameters_left": pruned.parameters,
+                    "reason": self.groups.excluded.get(layer.weight, ""),
+                }
+            )
+        return rows
+
+    def summary(self) -> list[str]:
+        """Say what can be pruned, and what cannot and why."""
+        layers = sum(len(group.filters) for group in self.groups.groups)
+        units = sum(group.units for group in self.groups.groups)
+        lines = [
+            f"Filter pruning: {units:,} independent filters in {len(self.groups.groups)} groups of {layers} layers"
+        ]
+        lines += [f"Filter pruning leaves {name} whole: {reason}" for name, reason in self.groups.excluded.items()]
+        return lines
+
+    def _counter(self, masks: Sequence[Tensor], sizes: Mapping[str, Sequence[int]]) -> Any:
+        kept = {key: int(entry.sum()) for key, entry in kept_entries(self.groups, masks).items()}
+        return lambda name, dim: kept.get((name, dim), sizes[name][dim])
+
+    # State ------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the schedule's state and what is masked."""
+        return {
+            **super().state_dict(),
+            "masked": _removed(self.masks),
+            "frozen": self.frozen,
+            "coefficients": {name: list(pair) for name, pair in self.ranking.coefficients.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the schedule's state and the masks."""
+        super().load_state_dict(state)
+        self.frozen = bool(state["frozen"])
+        self.ranking.coefficients = {name: (pair[0], pair[1]) for name, pair in state["coefficients"].items()}
+        self.masks = _masks_without(self.groups, state["masked"])
+        self._weights.set(self.masks, self.present)
+
+
+def _removed(masks: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Write masks as the units they drop."""
+    return [pack(np.flatnonzero(~mask.numpy())) for mask in masks]
+
+
+def _masks_without(groups: Structure, removed: Sequence[dict[str, Any]]) -> list[Tensor]:
+    """Read `_removed`."""
+    masks = [torch.ones(group.units, dtype=torch.bool) for group in groups.groups]
+    for mask, units in zip(masks, removed, strict=True):
+        mask[torch.from_numpy(unpack(units))] = False
+    return masks

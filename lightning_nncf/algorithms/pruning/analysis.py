@@ -1,0 +1,62 @@
+"""The groups of a network under a configuration."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
+from lightning_nncf.algorithms.pruning.exclusions import nncf_vetoes, weight_of
+from lightning_nncf.algorithms.pruning.groups import Structure, make_structure
+from lightning_nncf.algorithms.pruning.propagation import propagate
+from lightning_nncf.algorithms.pruning.values import Limits
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.graph.scopes import scope_filter
+
+__all__ = ["analyse"]
+
+
+def analyse(network: nn.Module, graph: NetworkGraph, config: FilterPruningConfig, root: NNCFConfig) -> Structure:
+    """Find the groups of filters that a configuration allows to prune.
+
+    Args:
+        network: The network.
+        graph: Its captured graph.
+        config: Settings of pruning.
+        root: The whole configuration, for its scopes.
+
+    Raises:
+        ScopeError: A scope matches nothing in the network.
+    """
+    params = config.params
+    vetoes = _out_of_scope(network, graph, config, root)
+    if params.grouping == "full":
+        return make_structure(propagate(graph, network), vetoes)
+    limits = Limits(linear=not params.prune_last_conv, matmul=True, grouped=True)
+    ours = nncf_vetoes(
+        graph,
+        first=params.prune_first_conv,
+        last=params.prune_last_conv,
+        downsampling=params.prune_downsample_convs,
+    )
+    return make_structure(propagate(graph, network, limits), {**ours, **vetoes})
+
+
+def _out_of_scope(
+    network: nn.Module, graph: NetworkGraph, config: FilterPruningConfig, root: NNCFConfig
+) -> dict[str, str]:
+    """Name the weights that scopes leave out."""
+    addresses = [op.address for op in graph.ops()]
+    types = {name: type(module).__name__ for name, module in network.named_modules(remove_duplicate=False)}
+    filters = [
+        scope_filter(
+            addresses,
+            ignored=section.ignored_scopes,
+            target=section.target_scopes,
+            module_types=types,
+            validate=config.validate_scopes,
+        )
+        for section in (root, config)
+    ]
+    outside = [op for op in graph.ops() if not all(inside(op.address) for inside in filters)]
+    return {name: f"ignored scope ({op.address})" for op in outside if (name := weight_of(op)) is not None}
