@@ -181,9 +181,8 @@ def main() -> None:
 
     rows = benchmark_model("resnet18 64x64 batch 16", resnet18, options.rounds)
     rows += benchmark_model("bert 4 layers seq 64 batch 4", bert, options.rounds)
-    print(
-        f"{'model':30} {'variant':16} {'wall ms':>9} {'ratio':>6} {'cpu ms':>9} {'ratio':>6} {'min':>6} {'bar':>5}  sites"
-    )
+    heads = ("wall ms", 9), ("ratio", 6), ("cpu ms", 9), ("ratio", 6), ("min", 6), ("bar", 5)
+    print(f"{'model':30} {'variant':16} " + " ".join(f"{head:>{width}}" for head, width in heads) + "  sites")
     for row in rows:
         print(
             f"{row['model']:30} {row['variant']:16} {row['wall_median_s'] * 1e3:9.2f} "

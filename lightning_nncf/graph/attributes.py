@@ -68,6 +68,8 @@ def _kind(value: object) -> str:
         return "tensors" if any(isinstance(item, torch.Tensor) for item in value) else "list"
     if isinstance(value, str):
         return "str"
+    if isinstance(value, (torch.dtype, torch.device)):
+        return type(value).__name__
     return "none" if value is None else "value"
 
 
@@ -103,6 +105,10 @@ def _fits(arguments: list[Any], pattern: tuple[str, ...]) -> bool:
             return False
         if kind == "tensors" and not (is_tensor and is_list):
             return False
+        if kind in ("dtype", "device"):
+            if arguments[position].name != kind:
+                return False
+            continue
         if kind in ("list", "value", "str") and is_tensor:
             return False
         if kind == "list" and not is_list:

