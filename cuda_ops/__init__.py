@@ -6,7 +6,7 @@ goes wrong, the operators keep the implementation they were defined with.
 
 from __future__ import annotations
 
-from cuda_ops.build import DEVICES, BuildError, build, library_path
-from cuda_ops.load import backend, describe, load
+from cuda_ops.building import DEVICES, BuildError, build, library_path
+from cuda_ops.loading import backend, describe, load
 
 __all__ = ["DEVICES", "BuildError", "backend", "build", "describe", "library_path", "load"]

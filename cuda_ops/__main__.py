@@ -10,7 +10,7 @@ import time
 import torch
 
 from cuda_ops import toolchain
-from cuda_ops.build import DEVICES, BuildError, build, library_path
+from cuda_ops.building import DEVICES, BuildError, build, library_path
 
 __all__ = ["main"]
 

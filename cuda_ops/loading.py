@@ -10,7 +10,7 @@ import warnings
 
 import torch
 
-from cuda_ops.build import DEVICES, BuildError, build, library_path
+from cuda_ops.building import DEVICES, BuildError, build, library_path
 
 __all__ = ["MODES", "backend", "describe", "load"]
 
@@ -75,7 +75,7 @@ def _load(device: str) -> bool:
         fresh = not library_path(device).exists()
         if fresh:
             _logger.info("building the %s kernels of lightning_nncf, which happens once", device)
-        torch.ops.load_library(str(build(device)))  # type: ignore[no-untyped-call]
+        _load_library(device)
     except Exception as error:  # whatever it is, a training must not end here
         if mode == "native":
             raise
@@ -90,6 +90,10 @@ def _load(device: str) -> bool:
     _described[device] = f"{device} operators: native ({detail}), {'built' if fresh else 'loaded'} in {seconds:.1f} s"
     _logger.info(_described[device])
     return True
+
+
+def _load_library(device: str) -> None:
+    torch.ops.load_library(str(build(device)))  # type: ignore[no-untyped-call]
 
 
 def _check(device: str) -> None:

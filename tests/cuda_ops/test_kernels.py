@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+import cuda_ops
+import lightning_nncf.ops  # noqa: F401  (defines the operators)
+from lightning_nncf.ops import binarization, masking, reference
+
+# The oracle of every compiled kernel is the formula in plain PyTorch.
+
+DEVICES = [pytest.param("cpu", id="cpu"), pytest.param("cuda", id="cuda", marks=pytest.mark.cuda)]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+SHAPES = [
+    ((4, 8, 7, 7), 1),
+    ((4, 8, 7, 7), -1),
+    ((2, 3, 65, 67), 1),
+    ((33, 70), 0),
+    ((33, 70), 1),
+    ((9, 600), 1),
+    ((5,), 0),
+    ((), -1),
+    ((0, 3), 1),
+    ((3, 0), 0),
+]
+LAYOUTS = ["contiguous", "channels_last", "strided", "expanded"]
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    if not cuda_ops.load(name):
+        pytest.skip(cuda_ops.describe(name))
+    return name
+
+
+def arranged(x: Tensor, layout: str) -> Tensor:
+    """The same values in other strides."""
+    if layout == "channels_last" and x.ndim == 4:
+        return x.contiguous(memory_format=torch.channels_last)
+    if layout == "strided" and x.ndim > 0:
+        return torch.stack([x, x + 1], dim=-1)[..., 0]
+    if layout == "expanded" and x.ndim > 1 and x.shape[0] > 1:
+        return x[:1].expand(x.shape)
+    return x
+
+
+@dataclass
+class Sample:
+    x: Tensor
+    grad: Tensor
+    positive: Tensor
+    negative: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        return self.x, self.grad, self.positive, self.negative
+
+
+def sample(shape: tuple[int, ...], axis: int, dtype: torch.dtype, layout: str, device: str) -> Sample:
+    generator = torch.Generator().manual_seed(sum(shape) + axis)
+    of_parameters = tuple(size if dim == axis else 1 for dim, size in enumerate(shape)) if axis >= 0 else (1,)
+    x = torch.randn(shape, generator=generator) * 2
+    grad = torch.randn(shape, generator=generator)
+    positive, negative = (torch.rand(of_parameters, generator=generator) for _ in range(2))
+    return Sample(
+        arranged(x.to(device, dtype), layout),
+        arranged(grad.to(device, dtype), layout),
+        (positive * 2 + 0.5).to(device),
+        (-negative * 2).to(device),
+    )
+
+
+def assert_same_bits(ours: Tensor, expected: Tensor) -> None:
+    assert ours.shape == expected.shape
+    assert torch.equal(
+        ours.contiguous().view(BITS[ours.element_size()]),
+        expected.contiguous().view(ours.dtype).view(BITS[ours.element_size()]),
+    )
+
+
+def assert_values(ours: Tensor, expected: Tensor, x: Tensor, step: float) -> None:
+    """Equal, but for half types, where a value on the edge between two steps may go to either."""
+    assert ours.dtype == x.dtype
+    assert ours.stride() == torch.empty_like(x).stride()
+    if x.dtype in (torch.float32, torch.float64):
+        assert_same_bits(ours, expected)
+    else:
+        assert int((ours != expected).sum()) <= max(1, ours.numel() // 500)
+        torch.testing.assert_close(ours, expected, rtol=0.01, atol=1.01 * step)
+
+
+def assert_sums(ours: Tensor, exact: Tensor, terms: Tensor, like: Tensor, edges: Tensor | float = 0.0) -> None:
+    """Within 1e-5 of float64, relative to the terms that were added, and to what values on an edge may give."""
+    assert ours.shape == like.shape
+    assert ours.dtype == like.dtype
+    assert ((ours.double() - exact).abs() <= 1e-5 * terms + 1.01 * edges + 1e-7).all()
+
+
+def on_edges(s: Sample, step: Tensor, like: Tensor, axis: int) -> Tensor:
+    """Per channel, the gradients of values so near the middle between two steps that float32 may round either way."""
+    ticks = (s.x.double() / (step if axis >= 0 else step.reshape([]))).frac().abs()
+    return sums_of(s.grad.double().abs() * ((ticks - 0.5).abs() < 1e-4), like, axis)
+
+
+def sums_of(values: Tensor, like: Tensor, axis: int) -> Tensor:
+    dims = [dim for dim in range(values.ndim) if dim != axis]
+    return (values.sum(dim=dims) if dims else values).reshape(like.shape)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_symmetric_is_the_formula(
+    device: str, shape: tuple[int, ...], axis: int, dtype: torch.dtype, layout: str
+) -> None:
+    s = sample(shape, axis, dtype, layout, device)
+    ops = torch.ops.lightning_nncf
+    for quant_min, quant_max in ((-128, 127), (0, 255), (-2, 1)):
+        settings = (s.positive, quant_min, quant_max, axis)
+        ours, expected = ops.fake_quantize_symmetric(s.x, *settings), reference.fake_quantize_symmetric(s.x, *settings)
+        assert_values(ours, expected, s.x, 2.5 / quant_max)
+        grad_x, grad_scale = ops.fake_quantize_symmetric_backward(s.grad, s.x, *settings)
+        exact = reference.fake_quantize_symmetric_backward(
+            s.grad.double(), s.x.double(), s.positive.double(), quant_min, quant_max, axis
+        )
+        assert torch.equal(grad_x, reference.fake_quantize_symmetric_backward(s.grad, s.x, *settings)[0])
+        assert grad_x.stride() == torch.empty_like(s.x).stride()
+        terms = sums_of(s.grad.double().abs(), s.positive, axis)
+        edges = on_edges(s, s.positive.double() / quant_max, s.positive, axis) / (quant_max - quant_min)
+        assert_sums(grad_scale, exact[1], terms, s.positive, edges)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_asymmetric_is_the_formula(
+    device: str, shape: tuple[int, ...], axis: int, dtype: torch.dtype, layout: str
+) -> None:
+    s = sample(shape, axis, dtype, layout, device)
+    ops = torch.ops.lightning_nncf
+    for levels in (256, 5):
+        settings = (s.negative, s.positive, levels, axis)
+        ours = ops.fake_quantize_asymmetric(s.x, *settings)
+        assert_values(ours, reference.fake_quantize_asymmetric(s.x, *settings), s.x, 4.5 / (levels - 1))
+        grads = ops.fake_quantize_asymmetric_backward(s.grad, s.x, *settings)
+        exact = reference.fake_quantize_asymmetric_backward(
+            s.grad.double(), s.x.double(), s.negative.double(), s.positive.double(), levels, axis
+        )
+        assert torch.equal(grads[0], reference.fake_quantize_asymmetric_backward(s.grad, s.x, *settings)[0])
+        step, *_ = reference.asymmetric_grid(s.negative.double(), s.positive.double(), levels)
+        terms = sums_of(s.grad.double().abs(), s.positive, axis)
+        edges = on_edges(s, step, s.positive, axis) / (levels - 1)
+        for ours, theirs in zip(grads[1:], exact[1:], strict=True):
+            assert_sums(ours, theirs, terms, s.positive, edges)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+def test_binarization_is_the_formula(
+    device: str, shape: tuple[int, ...], axis: int, dtype: torch.dtype, layout: str
+) -> None:
+    s = sample(shape, axis, dtype, layout, device)
+    ops = torch.ops.lightning_nncf
+    for per_filter in (True, False):
+        ours = ops.binarize_weights(s.x, per_filter)
+        assert_values(ours, binarization.reference_weights(s.x, per_filter), s.x, 0.0)
+    scale, threshold = torch.tensor([1.7], device=device), -s.negative / 4
+    settings = (scale, threshold, axis)
+    ours = ops.binarize_activations(s.x, *settings)
+    assert_values(ours, binarization.reference_activations(s.x, *settings), s.x, 0.0)
+    grads = ops.binarize_activations_backward(s.grad, s.x, *settings)
+    expected = binarization.reference_activations_backward(s.grad, s.x, *settings)
+    assert torch.equal(grads[0], expected[0])
+    for ours, theirs, like in zip(grads[1:], expected[1:], (scale, threshold), strict=True):
+        terms = s.grad.double().abs() * (1 + s.x.double().abs())
+        assert_sums(ours, theirs.double(), terms.sum() if like is scale else sums_of(terms, like, axis), like)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("shape", [(4, 8, 7, 7), (3, 1001), (1,), (), (0, 3)], ids=str)
+def test_masking_is_the_formula(device: str, shape: tuple[int, ...], dtype: torch.dtype, layout: str) -> None:
+    s = sample(shape, -1, dtype, layout, device)
+    logits = s.x.float().contiguous() + 0.5
+    seed = torch.tensor([-1234567890123456789], device=device)
+    ours = torch.ops.lightning_nncf.sample_and_mask(s.x, logits, seed)
+    expected = masking.reference_masked(s.x, logits, seed)
+    # an element whose odds are even to the last bit may fall to either side
+    assert int((ours != expected).sum()) <= 1
+    assert ours.stride() == torch.empty_like(s.x).stride()
+    grads = torch.ops.lightning_nncf.sample_and_mask_backward(s.grad, s.x, logits, seed)
+    theirs = masking.reference_masked_backward(s.grad, s.x, logits, seed)
+    assert int((grads[0] != theirs[0]).sum()) <= 1
+    torch.testing.assert_close(grads[1], theirs[1], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_bits_are_the_same_for_any_number_of_threads_and_any_run(device: str, layout: str) -> None:
+    s = sample((8, 24, 40, 40), 1, torch.float32, layout, device)
+    ops = torch.ops.lightning_nncf
+    threshold = s.positive / 4
+    calls: list[Callable[[], tuple[Tensor, ...]]] = [
+        lambda: ops.fake_quantize_symmetric_backward(s.grad, s.x, s.positive, -128, 127, 1),
+        lambda: ops.fake_quantize_asymmetric_backward(s.grad, s.x, s.negative, s.positive, 256, 1),
+        lambda: ops.fake_quantize_asymmetric_backward(s.grad, s.x, s.negative[:, :1], s.positive[:, :1], 256, -1),
+        lambda: (ops.binarize_weights(s.x, True), ops.binarize_weights(s.x, False)),
+        lambda: ops.binarize_activations_backward(s.grad, s.x, s.positive[:, :1], threshold, 1),
+    ]
+    threads = torch.get_num_threads()
+    try:
+        for call in calls:
+            torch.set_num_threads(1)
+            first = call()
+            for count in (1, 2, 3):
+                torch.set_num_threads(count)
+                for one, other in zip(first, call(), strict=True):
+                    assert_same_bits(one, other)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_parameters_in_float64_are_computed_in_float64(device: str, dtype: torch.dtype) -> None:
+    s = sample((4, 8, 7, 7), 1, dtype, "contiguous", device)
+    settings = (s.positive.double(), -128, 127, 1)
+    ours = torch.ops.lightning_nncf.fake_quantize_symmetric(s.x, *settings)
+    assert_same_bits(ours, reference.fake_quantize_symmetric(s.x, *settings))
+    _, grad_scale = torch.ops.lightning_nncf.fake_quantize_symmetric_backward(s.grad, s.x, *settings)
+    _, expected = reference.fake_quantize_symmetric_backward(s.grad, s.x, *settings)
+    torch.testing.assert_close(grad_scale, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_nan_stays_nan_and_infinity_is_clipped(device: str, dtype: torch.dtype) -> None:
+    x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.5] * 9, device=device, dtype=dtype)
+    scale = torch.tensor([1.0], device=device)
+    y = torch.ops.lightning_nncf.fake_quantize_symmetric(x, scale, -127, 127, -1)
+    assert y[::4].isnan().all()
+    assert y[1::4].tolist() == [1.0] * 9
+    assert y[2::4].tolist() == [-1.0] * 9
+    finite = x[torch.arange(x.numel()) % 4 != 0]
+    grads = torch.ops.lightning_nncf.fake_quantize_symmetric_backward(
+        torch.ones_like(finite), finite, scale, -127, 127, -1
+    )
+    assert grads[0].tolist() == [0.0, 0.0, 1.0] * 9
+    assert grads[1].isfinite().all()
+
+
+def test_memory_of_large_results_is_reused_and_never_shared(device: str) -> None:
+    x = torch.arange(1 << 18, dtype=torch.float32, device=device) % 100
+    scale = torch.tensor([127.0], device=device)
+    fake_quantize = torch.ops.lightning_nncf.fake_quantize_symmetric
+    first, second = (fake_quantize(x + offset, scale, -128, 127, -1) for offset in (0, 1))
+    assert torch.equal(first + 1, second)
+    kept = second.clone()
+    del first
+    third = fake_quantize(x + 2, scale, -128, 127, -1)
+    assert torch.equal(second, kept)
+    assert torch.equal(third, kept + 1)
+
+
+def test_arguments_that_do_not_fit_are_refused(device: str) -> None:
+    x = torch.ones(2, 3, device=device)
+    with pytest.raises(RuntimeError, match="expected parameters with 3 values, got 2"):
+        torch.ops.lightning_nncf.fake_quantize_symmetric(x, torch.ones(2, device=device), -128, 127, 1)
+    with pytest.raises(RuntimeError, match="out of range"):
+        torch.ops.lightning_nncf.fake_quantize_symmetric(x, torch.ones(2, device=device), -128, 127, 2)
+    with pytest.raises(RuntimeError, match="floating-point"):
+        torch.ops.lightning_nncf.fake_quantize_symmetric(x.int(), torch.ones(1, device=device), -128, 127, -1)
+    with pytest.raises(RuntimeError, match="seed"):
+        torch.ops.lightning_nncf.sample_and_mask(x, x, torch.ones(1, device=device))
