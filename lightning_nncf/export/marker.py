@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.errors import ExportError
 
 __all__ = ["DOMAIN", "OP_TYPE", "mark_quantizers", "torchscript_symbolic", "translation_table"]
 
@@ -39,10 +40,18 @@ class _MarkedForward:
     def __init__(self, address: str) -> None:
         self.address = address
         self.calls = 0
+        self.met: dict[int, tuple[int, torch.dtype]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         call = self.calls
         self.calls += 1
+        met = (x.ndim, x.dtype)
+        if self.met.setdefault(call, met) != met:
+            raise ExportError(
+                f"quantizer {self.address!r} met a tensor of {met[0]} dimensions and {met[1]} in the exporter's trace, "
+                f"but of {self.met[call][0]} dimensions and {self.met[call][1]} when the network runs: the trace takes "
+                "another path; use exporter='dynamo'"
+            )
         marked: Tensor = torch.ops.lightning_nncf.export_marker(x, self.address, call)
         return marked
 

@@ -19,7 +19,7 @@ from lightning_nncf.export.lowering import LoweredQuantizers, lower
 from lightning_nncf.export.marker import mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch
-from lightning_nncf.export.structure import flatten, names_of
+from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
 from lightning_nncf.export.writing import check_model, check_writable, write_model
 
@@ -92,7 +92,7 @@ def export_onnx(
         path: Where the file goes; missing directories are created.
         export_format: ``qdq`` for standard ONNX, ``openvino_fq`` for OpenVINO's FakeQuantize.
         opset: Version of the standard operator set: 19 to 25 with dynamo, 13 to 20 with TorchScript.
-        dynamic_batch: Leave the batch size (the first size of the first input) open.
+        dynamic_batch: Leave the batch size (the first size of the first input) open; inputs in lists stay fixed.
         input_names: Names of the input tensors; by default after keywords, else ``input``.
         output_names: Names of the output tensors; by default after their keys, else ``output``.
         metadata: Further entries for the file, such as the config; values that are no text are written as JSON.
@@ -163,6 +163,8 @@ def _request(
     tensors, input_structure = flatten(inputs, "input")
     if not tensors:
         raise ExportError("the example inputs hold no tensor; give `inputs` as (args, kwargs) of one call")
+    # A list of tensors is a list of samples, as detectors take it: their first size is no batch size.
+    dynamic_batch = dynamic_batch and not has_list(input_structure)
     tensors = double_batch(tensors) if dynamic_batch else tensors
     flat = FlatNetwork(network, input_structure, restart)
     # One pass tells the structure of the output, and fails here with the network's own message if it fails at all.

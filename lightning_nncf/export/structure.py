@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_nncf.errors import ExportError
 
-__all__ = ["flatten", "flatten_like", "names_of", "rebuild"]
+__all__ = ["flatten", "flatten_like", "has_list", "names_of", "rebuild"]
 
 
 def flatten(value: object, where: str = "output") -> tuple[list[Tensor], dict[str, Any]]:
@@ -147,6 +147,16 @@ def _paths(structure: Mapping[str, Any], path: str) -> Iterator[str]:
     keys = structure.get("keys", range(len(items)))
     for key, item in zip(keys, items, strict=True):
         yield from _paths(item, f"{path}.{key}" if path else str(key))
+
+
+def has_list(structure: Mapping[str, Any]) -> bool:
+    """Whether a list with tensors is somewhere in a structure.
+
+    >>> has_list({"kind": "tuple", "items": [{"kind": "list", "items": [{"kind": "tensor"}]}]})
+    True
+    """
+    items = structure.get("items", ())
+    return (structure["kind"] == "list" and any(_paths(structure, ""))) or any(has_list(item) for item in items)
 
 
 def names_of(structure: Mapping[str, Any], default: str) -> list[str]:

@@ -90,7 +90,7 @@ def random_norm(channels: int) -> nn.BatchNorm2d:
     return norm.eval()
 
 
-def quick_export(network: nn.Module, x: Tensor | tuple[Tensor, ...], path: Path, **options: object) -> ExportReport:
+def quick_export(network: nn.Module, x: Tensor | tuple[object, ...], path: Path, **options: object) -> ExportReport:
     """Export in tens of milliseconds."""
     args = x if isinstance(x, tuple) else (x,)
     return export_onnx(network, (args, {}), path, **{"exporter": "torchscript", "opset": 19, **options})

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from torch.nn import functional as F
 
 from lightning_nncf.errors import ExportError
 from lightning_nncf.export import ExportReport, OnnxRuntimeModel, OpenVINOModel, export_onnx
+from lightning_nncf.graph.graph import InsertionPoint
+from lightning_nncf.graph.hooks import insert, sites
+from lightning_nncf.graph.trace import trace
 from tests.export.networks import Block, Residual, activation, for_weight, quick_export
 
 _Exported = tuple[Residual, Tensor, Path, ExportReport]
@@ -148,9 +152,7 @@ class _TwoInputs(nn.Module):
         self.weight = for_weight(self.linear.weight)
         self.input = activation(-2.0, 2.0)
 
-    def forward(
-        self, x: Tensor, *, mask: Tensor, scale: float = 2.0, extra: Tensor | None = None
-    ) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor, *, mask: Tensor, scale: float = 2.0, extra: Tensor | None = None) -> Sequence[Tensor]:
         y = F.linear(self.input(x), self.weight(self.linear.weight), self.linear.bias) * mask * scale
         return y, y.sum(1)
 
@@ -371,3 +373,41 @@ def test_scalar_output_has_no_batch_size(exporter: str, tmp_path: Path) -> None:
     assert output["loss"].shape == ()
     assert output["loss"].item() == pytest.approx(1.0)
     assert output["logits"].shape == (3, 2)
+
+
+class _Images(nn.Module):
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        return [{"mean": image.mean((1, 2))} for image in images]
+
+
+def test_list_of_samples_has_no_open_batch_size(tmp_path: Path) -> None:
+    images = [torch.rand(3, 4, 4), torch.rand(3, 5, 5)]
+    quick_export(_Images(), ([*images],), tmp_path / "m.onnx")
+    shapes = [[dim.dim_value for dim in item.type.tensor_type.shape.dim] for item in _inputs(tmp_path / "m.onnx")]
+    output = OnnxRuntimeModel(tmp_path / "m.onnx")(images)
+    assert shapes == [[3, 4, 4], [3, 5, 5]]
+    for got, image in zip(output, images, strict=True):
+        torch.testing.assert_close(got["mean"], image.mean((1, 2)))
+
+
+def _inputs(path: Path) -> Sequence[onnx.ValueInfoProto]:
+    return onnx.load(path).graph.input
+
+
+class _OnSizes(nn.Module):
+    """Adds sizes before it adds tensors; torch.jit's trace makes tensors of the sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        end = x.size(0) + x.size(1)
+        return ((x + x.flip(0)) + x.abs())[:end]
+
+
+def test_arithmetic_on_sizes_does_not_move_quantizers_in_the_torchscript_trace(tmp_path: Path) -> None:
+    x, network = torch.randn(4, 6), _OnSizes()
+    graph = trace(network, lambda: network(x))
+    first = next(op.address for op in graph.ops() if "add" in op.function)
+    (site,) = sites(graph, network, InsertionPoint(kind="output", address=first))
+    insert(network, site, activation(-2.0, 2.0), algorithm="quantization", priority=11)
+    report = quick_export(network, x, tmp_path / "m.onnx")
+    assert report.activation_quantizers == 1
+    torch.testing.assert_close(OnnxRuntimeModel(tmp_path / "m.onnx")(x), network(x).detach(), rtol=1e-4, atol=1e-4)
