@@ -17,7 +17,6 @@ ENTRY_POINT_GROUP = "lightning_nncf.algorithms"
 
 NOT_YET_BUILT = frozenset(
     {
-        "binarization",
         "experimental_quantization",
         "knowledge_distillation",
         "movement_sparsity",

@@ -1,0 +1,71 @@
+"""Modules that make weights and activations binary once they are enabled."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.algorithms.binarization.functional import (
+    BinarizationMode,
+    binarize_activation,
+    binarize_weight,
+    initial_log_scale,
+)
+
+__all__ = ["ActivationBinarizer", "WeightBinarizer"]
+
+
+class WeightBinarizer(nn.Module):
+    """Makes a weight binary.
+
+    Args:
+        mode: See `binarize_weight`.
+    """
+
+    def __init__(self, mode: BinarizationMode) -> None:
+        super().__init__()
+        self.mode: BinarizationMode = mode
+        self.enabled = False
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight with two values, or as it is before it is enabled."""
+        return binarize_weight(weight, self.mode) if self.enabled else weight
+
+
+class ActivationBinarizer(nn.Module):
+    """Makes activations binary, with a trained scale and a trained threshold per channel.
+
+    The scale is taken from the activations of the first training step after it is enabled.
+
+    Args:
+        channels: Size of axis 1.
+        rank: Number of axes.
+    """
+
+    initialized: Tensor
+
+    def __init__(self, channels: int, rank: int = 4) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.threshold_logit = nn.Parameter(torch.zeros(1, channels, *[1] * (rank - 2)))
+        self.register_buffer("initialized", torch.zeros(1, dtype=torch.bool))
+        self.enabled = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return binary activations, or the given ones before it is enabled."""
+        if not self.enabled:
+            if self.training and torch.is_grad_enabled() and torch.distributed.is_initialized():
+                # DistributedDataParallel waits for the gradient of every parameter.
+                return x + 0 * (self.log_scale.sum() + self.threshold_logit.sum()).to(x.dtype)
+            return x
+        if self.training and not bool(self.initialized):
+            self._initialize(x)
+        return binarize_activation(x, self.log_scale.exp(), self.threshold_logit.sigmoid())
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        value = initial_log_scale(x)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(value, op=torch.distributed.ReduceOp.MAX)
+        self.log_scale.copy_(value)
+        self.initialized.fill_(True)
