@@ -1,0 +1,98 @@
+"""What the tests of pruning do again and again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from lightning_nncf.algorithms.pruning.analysis import analyse
+from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
+from lightning_nncf.algorithms.pruning.flops import Cost, layer_costs, total
+from lightning_nncf.algorithms.pruning.groups import Structure
+from lightning_nncf.algorithms.pruning.masks import WeightMasks
+from lightning_nncf.algorithms.pruning.removal import left_of, shrink
+from lightning_nncf.config import NNCFConfig
+from lightning_nncf.graph.trace import trace
+
+Run = Callable[[nn.Module], object]
+
+
+def structure_of(network: nn.Module, run: Run, **params: Any) -> Structure:
+    graph = trace(network, lambda: run(network))
+    return analyse(network, graph, FilterPruningConfig(params={"grouping": "full", **params}), NNCFConfig())
+
+
+def names_of(structure: Structure) -> list[dict[str, int]]:
+    """Return for each group the weights and how many filters of each belong to it."""
+    return [{member.name: member.positions.size for member in group.filters} for group in structure.groups]
+
+
+def randomize(network: nn.Module) -> None:
+    """Give every parameter and statistic values at which nothing cancels out, and switch randomness off."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.copy_(torch.randn(module.num_features, generator=generator) * 0.3)
+            module.running_var.copy_(torch.rand(module.num_features, generator=generator) + 0.5)
+        for name in ("p", "drop_prob", "dropout", "attention_dropout", "drop_path_rate"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+
+
+def random_masks(structure: Structure, seed: int = 0) -> list[Tensor]:
+    """Drop about 40 % of the units of each group, at least one and not all."""
+    generator = torch.Generator().manual_seed(seed)
+    masks = []
+    for group in structure.groups:
+        count = min(max(round(0.4 * group.units), 1), group.units - 1)
+        mask = torch.ones(group.units, dtype=torch.bool)
+        mask[torch.randperm(group.units, generator=generator)[:count]] = False
+        masks.append(mask)
+    return masks
+
+
+def all_units(structure: Structure) -> list[Tensor]:
+    return [torch.ones(group.units, dtype=torch.bool) for group in structure.groups]
+
+
+def outputs(network: nn.Module, run: Run, mode: str) -> list[Tensor]:
+    copied = copy.deepcopy(network).train(mode == "train")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return [leaf for leaf in tree_leaves(run(copied)) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def shrink_and_compare(network: nn.Module, run: Run, **params: Any) -> tuple[float, Cost, Cost]:
+    """Mask and shrink a network in double precision.
+
+    Returns:
+        Largest relative difference of all outputs in eval and train mode, and the cost before and after, after being
+        checked against a trace of the shrunk network.
+    """
+    network.double()
+    randomize(network)
+    graph = trace(network, lambda: run(network))
+    config = FilterPruningConfig(params={"grouping": "full", **params})
+    structure = analyse(network, graph, config, NNCFConfig())
+    assert structure.groups, dict(structure.excluded)
+    masks = random_masks(structure)
+    WeightMasks(network, structure, norms=True, gradients=False).set(masks, all_units(structure))
+    small = copy.deepcopy(network)
+    shrink(small, structure, masks)
+    costs = layer_costs(graph)
+    after = total(costs, left_of(structure, masks, {layer.weight: layer.shape for layer in costs}))
+    assert total(layer_costs(trace(small, lambda: run(small)))) == after
+    worst = 0.0
+    for mode in ("eval", "train"):
+        for masked, shrunk in zip(outputs(network, run, mode), outputs(small, run, mode), strict=True):
+            scale = max(1.0, float(masked.abs().max()))
+            worst = max(worst, float((masked - shrunk).abs().max()) / scale)
+    return worst, total(costs), after
