@@ -68,7 +68,14 @@ class RuntimeModel(ABC):
             np.asarray(float_inputs(tensor).numpy(), dtype=onnx.helper.tensor_dtype_to_np_dtype(_element_type(item)))
             for tensor, item in zip(tensors, self.inputs, strict=True)
         ]
-        return [torch.from_numpy(np.array(output)) for output in self._run(arrays)]
+        try:
+            outputs = self._run(arrays)
+        except Exception as error:
+            shapes = ", ".join(
+                f"{item.name} {tuple(array.shape)}" for item, array in zip(self.inputs, arrays, strict=True)
+            )
+            raise ExportError(f"{self.package} cannot run {str(self.path)!r} on {shapes}: {error}") from error
+        return [torch.from_numpy(np.array(output)) for output in outputs]
 
     def runner(self, tensors: Sequence[Tensor]) -> Callable[[], object]:
         """Return a call on fixed inputs without any conversion, for timing."""

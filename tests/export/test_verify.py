@@ -222,3 +222,9 @@ def test_one_sample_may_always_disagree() -> None:
     assert difference.within(Tolerance())
     outputs[1] = outputs[1].flip(0)
     assert not compare([outputs], [reference]).within(Tolerance())
+
+
+@pytest.mark.parametrize("runtime", [OnnxRuntimeModel, OpenVINOModel])
+def test_input_of_a_wrong_shape_is_an_error_that_names_it(runtime: type[OnnxRuntimeModel], residual: _Exported) -> None:
+    with pytest.raises(ExportError, match=r"cannot run .*input \(2, 4, 8, 8\)"):
+        runtime(residual[2])(torch.zeros(2, 4, 8, 8))
