@@ -11,8 +11,9 @@ from torch import nn
 from lightning_nncf.errors import HookError, near
 from lightning_nncf.graph.owners import SCOPE, adopt, release
 from lightning_nncf.graph.recompute import check_recomputation
-from lightning_nncf.graph.runtime import Enter, Leave, Scope, Slot
+from lightning_nncf.graph.runtime import Enter, Leave, Scope
 from lightning_nncf.graph.sites import HookSite, sites
+from lightning_nncf.graph.slots import Slot
 
 __all__ = ["HookSite", "insert", "inserted", "sites", "strip"]
 

@@ -15,40 +15,12 @@ from torch.overrides import TorchFunctionMode
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.addresses import child_call_path, function_name
 from lightning_nncf.graph.recompute import Resume, Watch
+from lightning_nncf.graph.slots import Change, SharedChange, Slot
 from lightning_nncf.graph.values import replace_tensors, tensors_in
 
-__all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope", "Slot"]
+__all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope"]
 
 _ABSENT: Any = object()
-
-
-class Slot(nn.Module):
-    """The modules inserted at one place, applied one after the other in ascending priority.
-
-    Args:
-        site: The place.
-    """
-
-    def __init__(self, site: Any) -> None:
-        super().__init__()
-        self.site = site
-        self.order: list[tuple[int, str]] = []
-        # Not registered: a module shared by several places is registered at the first of them only.
-        self.chain: list[nn.Module] = []
-
-    def add(self, module: nn.Module, *, algorithm: str, priority: int, register: bool) -> None:
-        """Put a module at its place in the order."""
-        position = sum(known <= (priority, algorithm) for known in self.order)
-        self.order.insert(position, (priority, algorithm))
-        self.chain.insert(position, module)
-        if register:
-            self.add_module(algorithm, module)
-
-    def forward(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Apply all modules."""
-        for module in self.chain:
-            tensor = module(tensor)
-        return tensor
 
 
 class Frame:
@@ -283,7 +255,7 @@ class Enter:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
             return (slots[0](args[0]),), kwargs
-        replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), _Change(slots))
+        replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), Change(slots))
         return replaced
 
 
@@ -308,47 +280,10 @@ class Leave:
                 return None
             if isinstance(result, torch.Tensor):
                 return slots[0](result) if 0 in slots else None
-            return replace_tensors(result, _Change(slots))
+            return replace_tensors(result, Change(slots))
         finally:
             if above is not None:
                 above.depth -= 1
-
-
-class _Change:
-    """Applies slots by position."""
-
-    def __init__(self, slots: Mapping[int, Slot]) -> None:
-        self.slots = slots
-
-    def __call__(self, position: int, tensor: torch.Tensor) -> torch.Tensor:
-        slot = self.slots.get(position)
-        if slot is None:
-            return tensor
-        replaced: torch.Tensor = slot(tensor)
-        return replaced
-
-
-class _SharedChange:
-    """Applies slots by position; one tensor given twice stays one tensor when the same modules see it."""
-
-    def __init__(self, slots: Mapping[int, Slot]) -> None:
-        self.slots = slots
-        self.done: list[tuple[torch.Tensor, list[nn.Module], torch.Tensor]] = []
-
-    def __call__(self, position: int, tensor: torch.Tensor) -> torch.Tensor:
-        slot = self.slots.get(position)
-        if slot is None:
-            return tensor
-        for seen, chain, replaced in self.done:
-            if seen is tensor and len(chain) == len(slot.chain) and all(map(_same, chain, slot.chain)):
-                return replaced
-        changed: torch.Tensor = slot(tensor)
-        self.done.append((tensor, slot.chain, changed))
-        return changed
-
-
-def _same(one: object, other: object) -> bool:
-    return one is other
 
 
 class LocalMode(TorchFunctionMode):
@@ -400,9 +335,9 @@ class LocalMode(TorchFunctionMode):
         inputs = slots.get((name, index, "input"))
         outputs = slots.get((name, index, "output"))
         if inputs is not None:
-            args, kwargs = replace_tensors((args, dict(kwargs)), _SharedChange(inputs))
+            args, kwargs = replace_tensors((args, dict(kwargs)), SharedChange(inputs))
         result = func(*args, **kwargs)
-        return result if outputs is None else replace_tensors(result, _Change(outputs))
+        return result if outputs is None else replace_tensors(result, Change(outputs))
 
 
 def _on_sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
