@@ -143,3 +143,37 @@ def test_rows_name_every_place() -> None:
     rows = compressed.rows()
     assert [row["place"] for row in rows if row["kind"] == "weight"] == ["0/conv2d:0|weight1", "4/linear:0|weight1"]
     assert all(row["low"] < row["high"] for row in rows)
+
+
+class Tied(nn.Module):
+    """A language model whose table is also its output layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(7, 4)
+        self.body = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 7, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.table(tokens)))
+
+
+def test_tied_weight_has_one_quantizer_that_acts_at_both_layers() -> None:
+    torch.manual_seed(0)
+    net, tokens = Tied(), torch.arange(7)[None]
+    compressed = compress(net, CONFIG, [tokens])
+    quantization: Any = compressed.algorithms[0]
+    seen: list[torch.Tensor] = []
+    net.head.register_forward_pre_hook(lambda module, _: seen.append(module.weight))
+    with torch.no_grad():
+        net(tokens)
+    weight = net.table.weight
+    quantizer = next(
+        q
+        for q, p in zip(quantization.quantizers, quantization.setup.points, strict=True)
+        if p.kind == "weight" and p.shape == (7, 4)
+    )
+    assert quantization.setup.count("weight") == 2
+    assert torch.equal(seen[0], quantizer(weight))
+    assert not torch.equal(seen[0], weight)

@@ -14,7 +14,7 @@ from lightning_nncf.algorithms.quantization.config import QuantizationConfig, Ra
 from lightning_nncf.algorithms.quantization.placement import place_quantizers
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
 from lightning_nncf.algorithms.quantization.range_init import RangeTask, initialize_ranges
-from lightning_nncf.algorithms.quantization.request import placement_settings, ranges_of
+from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
 from lightning_nncf.config import NNCFConfig
@@ -22,7 +22,7 @@ from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.graph.hooks import HookSite, insert, sites
+from lightning_nncf.graph.hooks import HookSite, insert
 from lightning_nncf.statistics.quantization import BitsHistogram, CompressedSize, LearnedRange, QuantizedShare
 
 __all__ = ["Quantization"]
@@ -51,7 +51,7 @@ class Quantization(Algorithm):
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
         """Place quantizers on the graph and insert them."""
         setup = place_quantizers(graph, placement_settings(self.config, self.root, network, graph))
-        located = [sites(graph, network, point.point) for point in setup.points]
+        located = [places_of(network, graph, point) for point in setup.points]
         self._ranges = ranges_of(self.config, network, graph, setup.points)
         self._insert(network, setup, located)
 

@@ -13,10 +13,10 @@ from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.errors import ConfigError, HookError
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
-from lightning_nncf.graph.hooks import sites
+from lightning_nncf.graph.hooks import HookSite, sites
 from lightning_nncf.graph.scopes import scope_filter
 
-__all__ = ["placement_settings", "ranges_of"]
+__all__ = ["placement_settings", "places_of", "ranges_of"]
 
 _GROUPS: dict[str, QuantizerGroup] = {"weight": "weights", "activation": "activations"}
 
@@ -78,6 +78,23 @@ def ranges_of(
             )
         chosen.append(entries[found[0]])
     return chosen
+
+
+def places_of(network: nn.Module, graph: NetworkGraph, point: QuantizationPoint) -> tuple[HookSite, ...]:
+    """Find where modules go for a point: for a weight, at every op that takes the same parameter.
+
+    A weight tied between an embedding and a linear layer is one point with one quantizer, but two places.
+    """
+    places = dict.fromkeys(sites(graph, network, point.point))
+    if point.kind == "weight":
+        parameter = graph[point.point.address].parameters.get(point.point.port)
+        takers = ((address, port) for address in point.ops for port, name in graph[address].parameters.items())
+        for address, port in takers:
+            if graph[address].parameters[port] == parameter:
+                places |= dict.fromkeys(
+                    sites(graph, network, InsertionPoint(kind="weight", address=address, port=port))
+                )
+    return tuple(places)
 
 
 @dataclass(frozen=True)

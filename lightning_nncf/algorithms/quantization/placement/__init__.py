@@ -25,6 +25,8 @@ the weights; `solver` runs them and `placed` writes the setup.
   pooling of regions, and everything computed from integers or constants alone. Pooling, means and norms are
   quantized behind the last weight when no unquantized arithmetic lies in between, as the global pooling of a
   classifier without a linear layer.
+* A convolution followed by an activation function that does more than clip (leaky ReLU, SiLU, hard swish) has a
+  quantizer between the two, or ONNX Runtime would compute it in floating point. NNCF fuses them.
 * Comparisons, logic, powers and unfused activation functions keep full precision (NNCF 2.13 agrees on the last).
 * Pixel shuffle moves values, so quantizers move through it. ``roi_align`` is treated as resizing.
 * A function of one tensor spelled out in several ops is one activation function or normalization, whatever the

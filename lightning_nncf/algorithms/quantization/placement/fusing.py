@@ -9,6 +9,9 @@ from lightning_nncf.algorithms.quantization.placement.composites import ACTIVATI
 from lightning_nncf.algorithms.quantization.placement.flow import Flow
 from lightning_nncf.algorithms.quantization.placement.operators import (
     ACTIVATIONS,
+    CLIPPING,
+    CONVOLUTION_ACTIVATION,
+    CONVOLUTIONS,
     ELEMENTWISE,
     LINEAR,
     canonical,
@@ -107,12 +110,18 @@ class _Fuser:
         arriving = {edge.source for address in found for edge in self.flow.activations_into(address)} - set(found)
         return found if arriving == {piece[-1]} else None
 
+    def separate(self, first: tuple[str, ...], later: tuple[str, ...]) -> bool:
+        """Whether an activation function needs a quantizer before it for the convolution to run in integers."""
+        convolution = operator_of(self.flow.ops[first[0]]) in CONVOLUTIONS
+        clips = len(later) == 1 and canonical(self.flow.ops[later[0]].function) in CLIPPING
+        return convolution and self.roles[later[0]] == ACTIVATION and not clips
+
     def chain(self, piece: tuple[str, ...]) -> list[tuple[str, ...]]:
         for pattern in _CONTINUATIONS.get(self.roles[piece[0]], ()):
             chain = [piece]
             for role in pattern:
                 found = self.following(chain[-1])
-                if found is None or self.roles[found[0]] != role:
+                if found is None or self.roles[found[0]] != role or self.separate(piece, found):
                     break
                 chain.append(found)
             else:
@@ -124,7 +133,8 @@ def fuse(flow: Flow) -> Units:
     """Join the ops of a flow into units.
 
     Patterns: a convolution, matrix product or elementwise op followed by batch norm, an activation function or both in
-    either order; batch norm and an activation function in either order; composite activation functions.
+    either order; batch norm and an activation function in either order; composite activation functions. Of activation
+    functions only those that clip join a convolution; the others get the operator `CONVOLUTION_ACTIVATION`.
     """
     fuser = _Fuser(flow)
     of: dict[str, Unit] = {}
@@ -138,6 +148,9 @@ def fuse(flow: Flow) -> Units:
         operator = operator_of(op) if len(piece) == 1 else fuser.roles[address]
         if len(chain) > 1 and fuser.roles[address] == ACTIVATION:
             operator = BATCH_NORM
+        producers = {of[edge.source].operator for edge in flow.activations_into(address) if edge.source in of}
+        if operator == ACTIVATION and producers & CONVOLUTIONS:
+            operator = CONVOLUTION_ACTIVATION
         unit = Unit(ops=members, operator=operator)
         units.append(unit)
         of.update((member.address, unit) for member in members)

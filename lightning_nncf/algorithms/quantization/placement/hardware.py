@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lightning_nncf.algorithms.quantization.placement.candidates import Candidates, FormatFamily, constrain, expand
+from lightning_nncf.algorithms.quantization.placement.operators import CONVOLUTION_ACTIVATION
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.errors import ConfigError, near
@@ -82,7 +83,7 @@ def _formats(*, activations: Families, weights: Families, depthwise: Families) -
     }
     for operator in (
         *("Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "AvgPool", "ReduceMean", "NormalizeL2"),
-        *("Interpolate", "MVN", "BatchNorm", "ScaledDotProductAttention"),
+        *("Interpolate", "MVN", "BatchNorm", "ScaledDotProductAttention", CONVOLUTION_ACTIVATION),
     ):
         formats[operator] = unweighted
     return formats

@@ -9,7 +9,9 @@ from lightning_nncf.graph.graph import INPUT, OUTPUT, OpNode
 
 __all__ = [
     "ACTIVATIONS",
+    "CLIPPING",
     "CONVOLUTIONS",
+    "CONVOLUTION_ACTIVATION",
     "ELEMENTWISE",
     "LINEAR",
     "NEITHER",
@@ -95,6 +97,10 @@ ELEMENTWISE = frozenset({"Add", "Subtract", "Multiply", "Divide", "Maximum", "Mi
 """Operators that combine two tensors value by value."""
 ACTIVATIONS = frozenset(function for function, operator in _OPERATORS.items() if operator == "Activation") | {"relu"}
 """Plain names of activation functions."""
+CLIPPING = frozenset({"relu", "relu6", "hardtanh"})
+"""Activation functions that only clip: a quantizer behind them does that too, so runtimes drop them."""
+CONVOLUTION_ACTIVATION = "ConvolutionActivation"
+"""Operator of any other activation function right behind a convolution."""
 
 _ACTIVATION_PORTS = {
     "addmm": (1, 2),

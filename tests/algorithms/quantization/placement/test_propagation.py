@@ -23,9 +23,16 @@ def test_quantizer_moves_through_agnostic_ops_to_the_producer() -> None:
 
 def test_no_quantizer_comes_between_fused_ops() -> None:
     net = Sketch()
+    value = net.op("relu6", net.op("batch_norm", net.conv(net.input(), "first"), (4,)))
+    net.output(net.conv(value, "second"))
+    assert list(activations(place_quantizers(net.graph))) == ["/input:0", "relu6:0"]
+
+
+def test_convolution_is_quantized_before_an_activation_that_does_more_than_clip() -> None:
+    net = Sketch()
     value = net.op("sigmoid", net.op("batch_norm", net.conv(net.input(), "first"), (4,)))
     net.output(net.conv(value, "second"))
-    assert list(activations(place_quantizers(net.graph))) == ["/input:0", "sigmoid:0"]
+    assert list(activations(place_quantizers(net.graph))) == ["/input:0", "batch_norm:0", "sigmoid:0"]
 
 
 def test_fusing_needs_a_single_consumer() -> None:
