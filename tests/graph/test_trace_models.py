@@ -77,7 +77,8 @@ def _hook_everything(network: nn.Module, graph: NetworkGraph) -> list[Affine]:
             if op.function in _WEIGHTED and not name.endswith("bias")
         ]
         # Anchors are computed once and kept: a module there would be, too.
-        if op.function in _ACTIVATIONS and number % 3 == 0 and "anchor" not in op.module:
+        floating = bool(op.outputs) and op.outputs[0].is_floating_point
+        if floating and op.function in _ACTIVATIONS and number % 3 == 0 and "anchor" not in op.module:
             points.append(InsertionPoint(kind="output", address=op.address))
         for point in points:
             for site in sites(graph, network, point):
