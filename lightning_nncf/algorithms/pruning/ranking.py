@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lightning_nncf.algorithms.pruning.config import PruningParams
 from lightning_nncf.algorithms.pruning.flops import Cost, LayerCost, total
+from lightning_nncf.algorithms.pruning.functional import IMPORTANCE
 from lightning_nncf.algorithms.pruning.groups import Group, Structure
-from lightning_nncf.algorithms.pruning.masks import importance_of
+from lightning_nncf.algorithms.pruning.masks import filters_of, importance_of
 from lightning_nncf.algorithms.pruning.removal import left_of
 from lightning_nncf.algorithms.pruning.selection import bisect_rate, global_masks, greedy_masks, group_mask
 from lightning_nncf.errors import ConfigError
@@ -65,6 +66,15 @@ class Ranking:
             for group, left in zip(self.structure.groups, present, strict=True)
         ]
 
+    def spreads(self, parameters: Mapping[str, Tensor], present: Sequence[Tensor]) -> dict[str, float]:
+        """Return for each weight the standard deviation of the importance of its filters."""
+        found = {}
+        for group, left in zip(self.structure.groups, present, strict=True):
+            for member in group.filters:
+                rows, _ = filters_of(parameters[member.name], member, left)
+                found[member.name] = float(IMPORTANCE[self.params.filter_importance](rows).std(correction=0))
+        return found
+
     def masks(self, level: float, importance: Sequence[Tensor]) -> list[Tensor]:
         """Return for each group which units stay at a level of whatever the target is about.
 
@@ -75,7 +85,7 @@ class Ranking:
             return [torch.ones(group.units, dtype=torch.bool) for group in self.structure.groups]
         if self.params.pruning_flops_target is not None:
             return self.masks_for_flops(level, importance)
-        return self._at_rate(level, importance)
+        return self.at_rate(level, importance)
 
     def masks_for_flops(self, level: float, importance: Sequence[Tensor]) -> list[Tensor]:
         """Remove just enough units that a share of the FLOPs is gone.
@@ -98,7 +108,12 @@ class Ranking:
                 return self._uniform(rate, importance)
         raise ConfigError(self._unreachable(level, importance))
 
-    def _at_rate(self, rate: float, importance: Sequence[Tensor]) -> list[Tensor]:
+    def at_rate(self, rate: float, importance: Sequence[Tensor]) -> list[Tensor]:
+        """Remove a share of the units: of each group, or of all together.
+
+        Raises:
+            ConfigError: A group would lose all its units.
+        """
         if not self.params.all_weights:
             return self._uniform(rate, importance)
         masks = global_masks(importance, rate)
