@@ -9,6 +9,7 @@ import torch
 from lightning_nncf.algorithms.sparsity.config import MagnitudeSparsityConfig
 from lightning_nncf.algorithms.sparsity.functional import importance, magnitude_masks, magnitude_threshold
 from lightning_nncf.algorithms.sparsity.mask import WeightMask
+from lightning_nncf.algorithms.sparsity.regrowth import exchanged_share, regrow
 from lightning_nncf.algorithms.sparsity.scheduled import ScheduledSparsity
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.registry import register
@@ -21,7 +22,8 @@ __all__ = ["MagnitudeSparsity"]
 class MagnitudeSparsity(ScheduledSparsity):
     """Masks of the largest weights, found anew whenever the schedule sets a level.
 
-    Weights under the mask keep their values and can come back.
+    Weights under the mask keep their values and can come back. With ``regrow`` they come back where the gradient is
+    large instead, and begin at zero.
 
     Args:
         config: Settings.
@@ -33,6 +35,27 @@ class MagnitudeSparsity(ScheduledSparsity):
     def __init__(self, config: MagnitudeSparsityConfig, root: NNCFConfig) -> None:
         super().__init__(config, root)
         self.thresholds: list[float] = []
+        self._exchange = False
+
+    def before_optimizer_step(self) -> None:
+        """Exchange weights in the first optimizer step of an epoch, if dropped weights may regrow."""
+        if not self._exchange:
+            return
+        self._exchange = False
+        settings = self.config.params.regrow
+        end = self.scheduler.freeze_epoch if settings.end_epoch is None else settings.end_epoch
+        share = exchanged_share(max(self.scheduler.current_epoch, 0), end, settings.fraction)
+        for place, module in zip(self.places, self.masks, strict=True):
+            gradient = module.collected()
+            if gradient is None:
+                continue
+            if torch.distributed.is_available() and torch.distributed.is_initialized():
+                torch.distributed.all_reduce(gradient)
+            weight = place.parameter_of(self.network)
+            with torch.no_grad():
+                mask, grown = regrow(module.mask, weight, gradient, share)
+                module.set_mask(mask)
+                weight.masked_fill_(grown, 0.0)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per masked weight, with the importance below which weights were dropped."""
@@ -51,6 +74,12 @@ class MagnitudeSparsity(ScheduledSparsity):
     @torch.no_grad()
     def _apply(self, level: float) -> None:
         values = [importance(weight, self.config.params.weight_importance) for weight in self._weights()]
+        if self.config.params.regrow is not None:
+            # Dropped weights come back by their gradient alone, and grown ones begin at zero.
+            values = [value.masked_fill_(~module.mask, -1.0) for value, module in zip(values, self.masks, strict=True)]
+            self._exchange = level > 0 and self.scheduler.current_epoch >= 0
+            for module in self.masks if self._exchange else ():
+                module.watch()
         if self.targets is None:
             threshold = magnitude_threshold(values, level)
             self.thresholds = [threshold] * len(values)

@@ -27,10 +27,27 @@ class WeightMask(nn.Module):
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("mask", torch.ones(tuple(shape), dtype=torch.bool))
+        self._watching = False
+        self._gradient: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with zeros."""
-        return torch.where(self.mask, weight, 0.0)
+        masked = torch.where(self.mask, weight, 0.0)
+        if self._watching and masked.requires_grad:
+            masked.register_hook(self._collect)
+        return masked
+
+    def watch(self) -> None:
+        """Collect the gradient by the masked weight, at dropped places too, from the next backward on."""
+        self._watching = True
+
+    def collected(self) -> Tensor | None:
+        """Return the gradient collected since `watch`, and stop collecting."""
+        gradient, self._gradient, self._watching = self._gradient, None, False
+        return gradient
+
+    def _collect(self, gradient: Tensor) -> None:
+        self._gradient = gradient.clone() if self._gradient is None else self._gradient + gradient
 
     def set_mask(self, mask: Tensor) -> None:
         """Replace the values of the mask, in place."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightning_nncf.algorithms.sparsity.config import RBSparsityConfig
@@ -52,6 +54,23 @@ class RBSparsity(ScheduledSparsity):
         super().__init__(config, root)
         self.scheduler.attach(self._follow, self.freeze, self._sample)
         self._level = self.scheduler.initial
+        self._advised = False
+
+    def attach(self, optimizers: Iterable[Optimizer]) -> None:
+        """Advise once against weight decay on weights whose masks are learned."""
+        masked = {id(place.parameter_of(self.network)) for place in self.places}
+        decays = [
+            group["weight_decay"]
+            for optimizer in optimizers
+            for group in optimizer.param_groups
+            if group.get("weight_decay") and any(id(parameter) in masked for parameter in group["params"])
+        ]
+        if decays and not self._advised:
+            self._advised = True
+            rank_zero_warn(
+                f"the optimizer has a weight decay of {max(decays):g} on weights whose masks `rb_sparsity` learns; it "
+                "competes with the masks, and 0 usually keeps more accuracy (the masks themselves are not decayed)"
+            )
 
     def loss(self) -> Tensor | None:
         """Return the loss on the number of weights kept; none once masks are frozen.

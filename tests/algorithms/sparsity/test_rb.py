@@ -219,6 +219,14 @@ def test_stopping_and_resuming_equals_not_stopping(tmp_path: Path) -> None:
         assert torch.equal(value, other), name
 
 
+def test_weight_decay_is_advised_against_once(recwarn: pytest.WarningsRecorder) -> None:
+    net = network()
+    compressed = make(rb(), net)
+    for _ in range(2):
+        compressed.attach([torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.01)])
+    assert sum("weight decay of 0.01 on weights" in str(warning.message) for warning in recwarn) == 1
+
+
 def test_noise_is_left_out_of_copies() -> None:
     module = LearnedMask([2])
     module.sample(1)
