@@ -119,6 +119,19 @@ def test_pruning_and_quantization_work_together(tmp_path: Path) -> None:
     assert callback.proof is not None
 
 
+def test_checkpoint_of_a_network_shrunk_between_its_quantizers_loads(tmp_path: Path) -> None:
+    initializer = {"range": {"num_init_samples": 8}, "batchnorm_adaptation": {"num_bn_adaptation_samples": 0}}
+    callback = prune(more=[{"algorithm": "quantization", "initializer": initializer}], shrink_at=2)
+    keep = ModelCheckpoint(tmp_path, filename="last")
+    torch.manual_seed(0)
+    module = Wide()
+    trainer(tmp_path, callback, keep, max_epochs=4, enable_checkpointing=True).fit(module, loader())
+    scales = [value for name, value in module.net.named_parameters() if name.startswith("stem.lnncf_weight")]
+    assert [tuple(scale.shape) for scale in scales] == [(8, 1, 1, 1)]
+    x = torch.randn(4, 1, 8, 8)
+    assert torch.equal(load_from_checkpoint(Wide, tmp_path / "last.ckpt")(x), module.eval()(x))
+
+
 def test_statistics_and_rows_tell_what_is_left(tmp_path: Path) -> None:
     callback = prune()
     fit(tmp_path, callback)

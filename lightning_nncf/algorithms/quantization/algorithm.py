@@ -154,7 +154,9 @@ class Quantization(Algorithm):
         for index, (point, places) in enumerate(zip(setup.points, located, strict=True)):
             key = leader.get(index, index)
             if key not in built:
-                quantizer = build_quantizer(point.config, point.shape, point.channel_axis)
+                # A weight may have become smaller than it was when the point was chosen.
+                shape = places[0].parameter_of(network).shape if point.kind == "weight" else point.shape
+                quantizer = build_quantizer(point.config, shape, point.channel_axis)
                 quantizer.enabled = False
                 built[key] = quantizer.to(devices[0]) if devices else quantizer
                 self._scale_gradients(built[key])
