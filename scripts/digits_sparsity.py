@@ -26,7 +26,7 @@ from lightning_nncf import NNCFCallback
 # The first convolution and those of the shortcuts stay in floating point.
 _OUTER = ["{re}^conv/", "{re}shortcut"]
 
-# The schedule reaches its target after half of the epochs and freezes the masks after two thirds.
+# The schedule reaches its target after a quarter of the epochs and freezes the masks after half of them.
 METHODS: dict[str, dict[str, Any]] = {
     "magnitude": {"algorithm": "magnitude_sparsity", "params": {"sparsity_target": 0.7}},
     "rb": {"algorithm": "rb_sparsity", "params": {"sparsity_target": 0.61}},
@@ -40,7 +40,7 @@ def config_of(method: str, epochs: int) -> dict[str, Any]:
     """Return the configuration of a method for a number of epochs."""
     section = copy.deepcopy(METHODS[method])
     if method in ("magnitude", "rb"):
-        section["params"] |= {"sparsity_target_epoch": epochs // 2, "sparsity_freeze_epoch": 2 * epochs // 3}
+        section["params"] |= {"sparsity_target_epoch": epochs // 4, "sparsity_freeze_epoch": epochs // 2}
     if method in ("xnor", "dorefa"):
         section["params"] = {
             "activations_quant_start_epoch": 0,
