@@ -63,7 +63,11 @@ def binarize_activations(x: Tensor, scale: Tensor, threshold: Tensor, axis: int)
         compiled: Tensor = _ActivationsFormula.apply(x, scale, threshold, axis)
         return compiled
     native.prepare(x.device.type)
-    result: Tensor = torch.ops.lightning_nncf.binarize_activations(x, scale, threshold, axis)
+    try:
+        result: Tensor = torch.ops.lightning_nncf.binarize_activations(x, scale, threshold, axis)
+    except RuntimeError:
+        _prepare(x, scale, threshold, axis)  # says what does not fit
+        raise
     return result
 
 

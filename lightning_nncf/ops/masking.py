@@ -43,7 +43,11 @@ def sample_and_mask(x: Tensor, logits: Tensor, seed: Tensor) -> Tensor:
         compiled: Tensor = _Formula.apply(x, logits, seed)
         return compiled
     native.prepare(x.device.type)
-    result: Tensor = torch.ops.lightning_nncf.sample_and_mask(x, logits, seed)
+    try:
+        result: Tensor = torch.ops.lightning_nncf.sample_and_mask(x, logits, seed)
+    except RuntimeError:
+        _odds(x, logits, seed)  # says what does not fit
+        raise
     return result
 
 
