@@ -43,6 +43,7 @@ def fold_batch_norms(model: onnx.ModelProto) -> FoldedBatchNorms:
     """
     graph = OnnxGraph(model)
     folded, left = 0, []
+    shared: dict[tuple[str, ...], tuple[str, str]] = {}
     for norm in [node for node in graph.nodes if node.op_type == "BatchNormalization"]:
         producer = graph.producer(norm.input[0])
         if producer is None or producer.op_type not in ("Conv", "ConvTranspose", "Gemm"):
@@ -54,7 +55,7 @@ def fold_batch_norms(model: onnx.ModelProto) -> FoldedBatchNorms:
             or graph.constant(dequantize.input[0]) is None
         ):
             continue
-        reason = _fold(graph, norm, producer, dequantize)
+        reason = _fold(graph, norm, producer, dequantize, shared)
         if reason is None:
             folded += 1
         else:
@@ -63,12 +64,24 @@ def fold_batch_norms(model: onnx.ModelProto) -> FoldedBatchNorms:
     return FoldedBatchNorms(folded=folded, left=tuple(left))
 
 
-def _fold(graph: OnnxGraph, norm: onnx.NodeProto, producer: onnx.NodeProto, dequantize: onnx.NodeProto) -> str | None:
+def _fold(
+    graph: OnnxGraph,
+    norm: onnx.NodeProto,
+    producer: onnx.NodeProto,
+    dequantize: onnx.NodeProto,
+    shared: dict[tuple[str, ...], tuple[str, str]],
+) -> str | None:
+    """Fold one batch norm; layers that are called several times share the folded weight. Return why not."""
     if graph.only_consumer(producer.output[0]) is not norm:
         return "the output before it is also used elsewhere"
     axis = _channel_axis(producer)
     if axis is None:
         return f"{producer.op_type} with groups or factors has no channel axis for it"
+    # The same weight, bias and batch norm again: a layer called a second time.
+    key = (producer.op_type, *producer.input[1:], *norm.input[1:5], str(attribute(norm, "epsilon", 1e-5)))
+    if key in shared:
+        graph.replace_all([(producer, [_behind(producer, norm, *shared[key])]), (norm, [])])
+        return None
     moments = [graph.constant(name) for name in norm.input[1:5]]
     if any(value is None for value in moments):
         return "its statistics are not constant"
@@ -92,6 +105,8 @@ def _fold(graph: OnnxGraph, norm: onnx.NodeProto, producer: onnx.NodeProto, dequ
             return "the bias before it is not constant"
         bias = bias + given
     name = dequantize.name.removesuffix("/DequantizeLinear")
+    if graph.producer(f"{name}/folded") is not None:
+        name = f"{name}/{norm.name or norm.output[0]}"
     weight = f"{name}/folded"
     new_dequantize = helper.make_node(
         "DequantizeLinear",
@@ -101,18 +116,25 @@ def _fold(graph: OnnxGraph, norm: onnx.NodeProto, producer: onnx.NodeProto, dequ
             graph.add_constant(f"{name}/folded_zero_point", zero_point),
         ],
         [weight],
-        name=dequantize.name,
+        name=f"{name}/folded/DequantizeLinear",
         axis=axis,
     )
-    new_producer = onnx.NodeProto()
-    new_producer.CopyFrom(producer)
     new_bias = graph.add_constant(f"{name}/folded_bias", (beta + (bias - mean) * factor).astype(np.float32))
-    del new_producer.input[1:]
-    new_producer.input.extend([weight, new_bias])
-    new_producer.output[0] = norm.output[0]
+    shared[key] = (weight, new_bias)
+    new_producer = _behind(producer, norm, weight, new_bias)
     # The weight is unfolded where others share it, so its own node stays; `close` drops it when unused.
     graph.replace_all([(producer, [new_dequantize, new_producer]), (norm, [])])
     return None
+
+
+def _behind(producer: onnx.NodeProto, norm: onnx.NodeProto, weight: str, bias: str) -> onnx.NodeProto:
+    """Return a layer like another with folded weight and bias, in the place of the batch norm behind it."""
+    folded = onnx.NodeProto()
+    folded.CopyFrom(producer)
+    del folded.input[1:]
+    folded.input.extend([weight, bias])
+    folded.output[0] = norm.output[0]
+    return folded
 
 
 def _channel_axis(node: onnx.NodeProto) -> int | None:

@@ -18,6 +18,7 @@ from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import LoweredQuantizers, lower
 from lightning_nncf.export.marker import mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
+from lightning_nncf.export.movement import repeat_quantizers
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
@@ -119,6 +120,7 @@ def export_onnx(
     if export_format == "qdq":
         fold_transposes(model)
         folded = fold_batch_norms(model)
+        repeat_quantizers(model)
     else:
         folded = FoldedBatchNorms()
     clean(model)

@@ -1,0 +1,90 @@
+"""Quantizers behind ops that only move values, so that ONNX Runtime sees integers on both of their sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from lightning_nncf.export.onnx_graph import OnnxGraph
+
+__all__ = ["repeat_quantizers"]
+
+_MOVING = frozenset(
+    {"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "DepthToSpace"}
+)
+"""Ops whose results lie on the grid of their inputs."""
+_COMPUTING = frozenset({"Add", "AveragePool", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "Mul"})
+"""Ops that ONNX Runtime runs in integers when their inputs come from a ``DequantizeLinear``."""
+
+
+def repeat_quantizers(model: onnx.ModelProto) -> int:
+    """Write the quantizer of a tensor again behind ops that only move its values, in place.
+
+    ONNX Runtime computes a convolution in integers if a ``DequantizeLinear`` stands right before it. Behind a
+    concatenation or a split it does not, although the values still lie on the same grid; quantizing them once more with
+    the same scale changes nothing and shows it.
+
+    Args:
+        model: Model with ``QuantizeLinear`` and ``DequantizeLinear``.
+
+    Returns:
+        How many tensors were quantized again.
+    """
+    graph = OnnxGraph(model)
+    grids = {
+        node.output[0]: (node.input[1], node.input[2])
+        for node in graph.nodes
+        if node.op_type == "DequantizeLinear" and len(node.input) > 2 and _is_activation(graph, node)
+    }
+    replacements = []
+    for node in graph.nodes:
+        if node.op_type not in _MOVING:
+            continue
+        sources = node.input if node.op_type == "Concat" else node.input[:1]
+        found = [grids.get(name) for name in sources]
+        if any(grid is None or not _same(graph, grid, found[0]) for grid in found) or found[0] is None:
+            continue
+        scale, zero_point = found[0]
+        moved, new = onnx.NodeProto(), []
+        moved.CopyFrom(node)
+        for index, name in enumerate(node.output):
+            if not _helps(graph, name):
+                continue
+            moved.output[index] = f"{name}/moved"
+            new += [
+                _linear("QuantizeLinear", f"{name}/moved", f"{name}/requantized", scale, zero_point),
+                _linear("DequantizeLinear", f"{name}/requantized", name, scale, zero_point),
+            ]
+            grids[name] = (scale, zero_point)
+        if new:
+            replacements.append((node, [moved, *new]))
+    graph.replace_all(replacements)
+    graph.close()
+    return sum(len(new) // 2 for _, new in replacements)
+
+
+def _is_activation(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
+    scale = graph.constant(node.input[1])
+    return graph.constant(node.input[0]) is None and scale is not None and scale.ndim == 0
+
+
+def _same(graph: OnnxGraph, grid: tuple[str, str], other: tuple[str, str] | None) -> bool:
+    if other is None:
+        return False
+    return all(
+        name == known or np.array_equal(np.asarray(graph.constant(name)), np.asarray(graph.constant(known)))
+        for name, known in zip(grid, other, strict=True)
+    )
+
+
+def _helps(graph: OnnxGraph, name: str) -> bool:
+    """Whether a tensor reaches an op that gains from it and is not quantized already."""
+    if name in graph.outputs:
+        return False
+    kinds = {node.op_type for node in graph.consumers(name)}
+    return bool(kinds & (_COMPUTING | _MOVING))
+
+
+def _linear(op: str, source: str, output: str, scale: str, zero_point: str) -> onnx.NodeProto:
+    return helper.make_node(op, [source, scale, zero_point], [output], name=f"{output}/{op}")
