@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,18 +16,16 @@ from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
 from lightning_nncf.algorithms.pruning.flops import LayerCost, layer_costs
 from lightning_nncf.algorithms.pruning.groups import Structure
 from lightning_nncf.algorithms.pruning.indices import pack, unpack
-from lightning_nncf.algorithms.pruning.latency import latency
-from lightning_nncf.algorithms.pruning.legr import Candidate, evolve, load_coefficients, save_coefficients
 from lightning_nncf.algorithms.pruning.masks import WeightMasks
+from lightning_nncf.algorithms.pruning.measured import learn_ranking, rate_for_latency
 from lightning_nncf.algorithms.pruning.ranking import Ranking
+from lightning_nncf.algorithms.pruning.rehearsal import rehearse
 from lightning_nncf.algorithms.pruning.removal import kept_entries, shrink
 from lightning_nncf.algorithms.pruning.scheduler import PruningScheduler
-from lightning_nncf.algorithms.pruning.selection import bisect_rate
-from lightning_nncf.algorithms.pruning.trials import Trial
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
-from lightning_nncf.core.inputs import Arguments, limit_batch
+from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError
@@ -36,9 +33,6 @@ from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.statistics.pruning import FlopsLeft, PrunedFilters
 
 __all__ = ["FilterPruning"]
-
-_LEGR_PRUNING = 0.8
-_HIGHEST_RATE = 0.95
 
 
 @register(FilterPruningConfig)
@@ -87,7 +81,7 @@ class FilterPruning(Algorithm):
         Raises:
             ConfigError: Nothing can be pruned, or the target cannot be met.
         """
-        groups = analyse(network, graph, self.config, self.root)
+        groups = rehearse(network, analyse(network, graph, self.config, self.root), graph.example_inputs)
         if not groups.groups:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in groups.excluded.items())
             raise ConfigError(
@@ -134,9 +128,13 @@ class FilterPruning(Algorithm):
         Raises:
             ConfigError: The latency target cannot be met, or ranking coefficients cannot be read.
         """
-        self._learn_ranking(network, data)
-        if self.config.params.pruning_latency_target is not None:
-            self.rate_of_target = self._rate_for_latency(self.config.params.pruning_latency_target)
+        params = self.config.params
+        if params.interlayer_ranking_type == "learned_ranking":
+            learn_ranking(network, self.ranking, self._weights, self.present, data)
+        if params.pruning_latency_target is not None:
+            self.rate_of_target = rate_for_latency(
+                params.pruning_latency_target, network, self.ranking, self.present, self._example
+            )
         self.set_level(self.scheduler.level)
         if any(not bool(mask.all()) for mask in self.masks):
             adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
@@ -191,50 +189,6 @@ class FilterPruning(Algorithm):
     def _importance(self) -> list[Tensor]:
         parameters: dict[str, Tensor] = dict(self.network.named_parameters(remove_duplicate=False))
         return self.ranking.importance(parameters, self.present)
-
-    def _learn_ranking(self, network: nn.Module, data: CalibrationData) -> None:
-        """Learn the coefficients of importance, or read them."""
-        params = self.config.params
-        if params.interlayer_ranking_type != "learned_ranking":
-            return
-        spreads = self.ranking.spreads(dict(network.named_parameters(remove_duplicate=False)), self.present)
-        if params.load_ranking_coeffs_path is not None:
-            self.ranking.coefficients = load_coefficients(params.load_ranking_coeffs_path, spreads)
-            return
-        level = params.legr_params.max_pruning or params.target or _LEGR_PRUNING
-        trial = Trial(network, data, params.legr_params.train_steps, self._apply)
-
-        def reward(candidate: Candidate) -> float:
-            self.ranking.coefficients = candidate
-            masks = self.ranking.masks_for_flops(level, self._importance())
-            return trial.run(lambda: self._weights.set(masks, self.present))
-
-        generations = iter(data.progress(range(params.legr_params.generations), params.legr_params.generations, "LeGR"))
-        self.ranking.coefficients = evolve(spreads, params.legr_params, reward, lambda _: next(generations, None))
-        if params.save_ranking_coeffs_path is not None:
-            save_coefficients(self.ranking.coefficients, params.save_ranking_coeffs_path)
-
-    def _rate_for_latency(self, target: float) -> float:
-        """Find the share of filters without which the network is as much faster as asked for."""
-        if self._example is None:
-            raise ConfigError("`pruning_latency_target` needs the inputs of the network, which was never called itself")
-        inputs = limit_batch(self._example, 1)
-        importance = self._importance()
-
-        def measure(rate: float) -> float:
-            small = copy.deepcopy(self.network).cpu().float()
-            shrink(small, self.groups, self.ranking.at_rate(rate, importance), present=self.present)
-            return latency(small, inputs)
-
-        full = measure(0.0)
-        rate = bisect_rate(lambda rate: measure(rate) <= (1 - target) * full, _HIGHEST_RATE, tolerance=0.02)
-        if rate is None:
-            raise ConfigError(
-                f"`pruning_latency_target`: the network takes {1e3 * full:.2f} ms in ONNX Runtime and cannot be made "
-                f"{target:.0%} faster by pruning {_HIGHEST_RATE:.0%} of its filters; lower the target, or allow more "
-                "layers (`prune_downsample_convs`, `grouping: full`)"
-            )
-        return rate
 
     def _on_level(self, level: float) -> None:
         if self.frozen:

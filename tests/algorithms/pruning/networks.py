@@ -193,6 +193,33 @@ class Gated(nn.Module):
         return self.down(F.glu(self.up(x), dim=-1))
 
 
+class UNet(nn.Module):
+    """Two levels down and up, skip connections cut to size and concatenated."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down1 = self._block(3, 8)
+        self.down2 = self._block(8, 16)
+        self.bottom = self._block(16, 32)
+        self.up2 = nn.ConvTranspose2d(32, 16, 2, stride=2)
+        self.out2 = self._block(32, 16)
+        self.up1 = nn.ConvTranspose2d(16, 8, 2, stride=2)
+        self.out1 = self._block(16, 8)
+        self.last = nn.Conv2d(8, 2, 1)
+
+    @staticmethod
+    def _block(before: int, after: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.down1(x)
+        second = self.down2(F.max_pool2d(first, 2))
+        x = self.up2(self.bottom(F.max_pool2d(second, 2)))
+        x = self.out2(torch.cat([x, second[:, :, : x.shape[2], : x.shape[3]]], dim=1))
+        x = self.up1(x)
+        return self.last(self.out1(torch.cat([x, first[:, :, : x.shape[2], : x.shape[3]]], dim=1)))
+
+
 EXAMPLES: dict[type[nn.Module], tuple[int, ...]] = {
     Residual: IMAGE,
     Concat: IMAGE,
@@ -208,4 +235,5 @@ EXAMPLES: dict[type[nn.Module], tuple[int, ...]] = {
     SqueezeExcite: IMAGE,
     Transformer: TOKENS,
     Gated: TOKENS,
+    UNet: IMAGE,
 }

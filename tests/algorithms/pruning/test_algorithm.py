@@ -11,6 +11,8 @@ from torch import nn
 from lightning_nncf import compress
 from lightning_nncf.algorithms.pruning import FilterPruning
 from lightning_nncf.algorithms.pruning import algorithm as module
+from lightning_nncf.algorithms.pruning.latency import latency
+from lightning_nncf.algorithms.pruning.measured import rate_for_latency
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.stage import CompressionStage
@@ -184,11 +186,14 @@ def test_transformers_need_full_grouping_and_then_lose_heads() -> None:
 def test_latency_target_finds_a_rate_by_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
 
-    def fake(network: nn.Module, inputs: Any) -> float:
+    def fake(network: Any, inputs: Any) -> float:
         seen.append(network[0].out_channels)
         return network[0].out_channels / 32
 
-    monkeypatch.setattr(module, "latency", fake)
+    def with_fake(*arguments: Any) -> float:
+        return rate_for_latency(*arguments, measure=fake)
+
+    monkeypatch.setattr(module, "rate_for_latency", with_fake)
     compressed = prune(Wide(), data=[torch.rand(IMAGE)], pruning_latency_target=0.5)
     compressed.epoch_step()
     assert compressed.network[0].weight.flatten(1).any(dim=1).sum() == 16
@@ -199,7 +204,20 @@ def test_latency_target_finds_a_rate_by_measuring(monkeypatch: pytest.MonkeyPatc
 
 def test_latency_is_measured_in_onnx_runtime() -> None:
     pytest.importorskip("onnxruntime")
-    assert 0 < module.latency(Residual().double().float(), ((torch.rand(IMAGE),), {}), runs=3) < 1
+    assert 0 < latency(Residual(), ((torch.rand(IMAGE),), {}), runs=3) < 1
+
+
+def test_sizes_written_in_the_code_are_found_by_a_rehearsal_and_their_group_stays() -> None:
+    class Literal(Wide):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self[1](self[0](x)).view(x.shape[0], 32, 64).unflatten(2, (8, 8))
+            return self[4](self[3](self[2](x)))
+
+    compressed = prune(Literal())
+    compressed.epoch_step()
+    rows = {row["parameter"]: row for row in compressed.rows()}
+    assert (rows["0.weight"]["filters_left"], rows["2.weight"]["filters_left"]) == (32, 16)
+    assert "the network fails: RuntimeError: shape '[2, 32, 64]' is invalid" in rows["0.weight"]["reason"]
 
 
 def test_config_is_kept_in_a_checkpoint_and_read_again() -> None:
