@@ -1,4 +1,4 @@
-"""The command line: Lightning's own commands, and export, verify and schema."""
+"""The command line: Lightning's own commands, and export, verify, schema and schedule."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.callback.comparison import Comparison
-from lightning_nncf.config import json_schema
+from lightning_nncf.config import NNCFConfig, json_schema
 from lightning_nncf.core.checkpoint import open_checkpoint
+from lightning_nncf.core.courses import courses_text
 from lightning_nncf.errors import LightningNNCFError
 from lightning_nncf.export import DEFAULT_OPSET, ExportFormat, export_and_verify, verify_file
 
-__all__ = ["NNCFCLI", "FloatTraining", "export", "main", "schema", "verify"]
+__all__ = ["NNCFCLI", "FloatTraining", "export", "main", "schedule", "schema", "verify"]
 
 _DESCRIPTION = (
     "Train, compress, export and prove networks. Besides Lightning's commands below there are "
     "`lightning-nncf export` (a checkpoint to ONNX), `lightning-nncf verify` (run an ONNX file in every runtime) and "
-    "`lightning-nncf schema` (JSON Schema of the configuration); each has its own --help."
+    "`lightning-nncf schema` (JSON Schema of the configuration), `lightning-nncf schedule` (a drawing of the levels of "
+    "a configuration); each has its own --help."
 )
 
 
@@ -123,7 +125,23 @@ def schema(output: Path | None = None) -> None:
         output.write_text(text)
 
 
-_COMMANDS: dict[str, Callable[..., None]] = {"export": export, "verify": verify, "schema": schema}
+def schedule(file: Path, epochs: int = 100, steps_per_epoch: int = 1) -> None:
+    """Draw how the levels of a configuration will rise.
+
+    Args:
+        file: Configuration, JSON or YAML.
+        epochs: Epochs to draw.
+        steps_per_epoch: Optimizer steps in each epoch.
+    """
+    sys.stdout.write(courses_text(NNCFConfig.load(file), epochs, steps_per_epoch) + "\n")
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "export": export,
+    "verify": verify,
+    "schema": schema,
+    "schedule": schedule,
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
