@@ -81,7 +81,7 @@ def latency(name: str = "resnet50", size: int = 224, rounds: int = 30) -> dict[s
     }
 
 
-def digits(epochs: int = 12, target: float = 0.4) -> dict[str, Any]:
+def digits(epochs: int = 16, target: float = 0.4) -> dict[str, Any]:
     """Train, prune and train on; five folds, each image tested once, float and pruned paired in each fold."""
     found: dict[str, Any] = {}
     for hard in (False, True):

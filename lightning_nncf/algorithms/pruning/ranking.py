@@ -24,6 +24,7 @@ Coefficients = Mapping[str, tuple[float, float]]
 _MULTIPLE = 8
 """The number of channels left is a multiple of this, unless all groups are ranked together."""
 _HIGHEST = 0.99
+_STEP = 1e-3
 
 
 class Ranking:
@@ -103,9 +104,9 @@ class Ranking:
             if found is not None:
                 return found
         else:
-            rate = bisect_rate(lambda rate: met(self._uniform(rate, importance)), _HIGHEST, tolerance=1e-3)
+            rate = bisect_rate(lambda rate: met(self._uniform(rate, importance)), _HIGHEST, tolerance=_STEP)
             if rate is not None:
-                return self._uniform(rate, importance)
+                return self._refined(rate, importance, met)
         raise ConfigError(self._unreachable(level, importance))
 
     def at_rate(self, rate: float, importance: Sequence[Tensor]) -> list[Tensor]:
@@ -130,6 +131,21 @@ class Ranking:
             group_mask(scores, rate, self.multiple(group))
             for group, scores in zip(self.structure.groups, importance, strict=True)
         ]
+
+    def _refined(
+        self, rate: float, importance: Sequence[Tensor], met: Callable[[Sequence[Tensor]], bool]
+    ) -> list[Tensor]:
+        """Go to a rate group by group, the largest first, until the target is met.
+
+        With numbers of channels in multiples of 8, several groups lose their next 8 at the same rate.
+        """
+        masks = self._uniform(max(rate - _STEP, 0.0), importance)
+        further = self._uniform(rate, importance)
+        for index in sorted(range(len(masks)), key=lambda each: -masks[each].numel()):
+            if met(masks):
+                break
+            masks[index] = further[index]
+        return masks
 
     def _unreachable(self, level: float, importance: Sequence[Tensor]) -> str:
         never: Callable[[list[Tensor]], bool] = lambda masks: all(  # noqa: E731
