@@ -181,8 +181,8 @@ class Binarization(Algorithm):
         super().load_state_dict(state)
         for module in self.activations:
             module.enabled = bool(state["activations"])
-        for module in self.weights:
-            module.enabled = bool(state["weights"])
+        for binarizer in self.weights:
+            binarizer.enabled = bool(state["weights"])
         self.optimizers.load_state_dict(state["optimizers"])
 
     def _insert(

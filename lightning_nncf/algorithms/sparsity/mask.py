@@ -34,7 +34,7 @@ class WeightMask(nn.Module):
         """Return the weight with zeros."""
         masked = torch.where(self.mask, weight, 0.0)
         if self._watching and masked.requires_grad:
-            masked.register_hook(self._collect)
+            masked.register_hook(self._collect)  # type: ignore[no-untyped-call]
         return masked
 
     def watch(self) -> None:
