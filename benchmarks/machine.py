@@ -13,26 +13,20 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine", "write_results"]
+__all__ = ["machine", "read_results", "write_results"]
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "onnx", "onnxruntime", "openvino")
 
 
 def machine() -> dict[str, Any]:
     """Describe processor, GPU and versions."""
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": {package: _version(package) for package in _PACKAGES},
     }
 
 
@@ -43,6 +37,19 @@ def write_results(name: str, result: Any) -> None:
     record = {"date": datetime.date.today().isoformat(), "machine": machine(), "result": result}
     path.write_text(json.dumps(record, indent=2) + "\n")
     sys.stdout.write(json.dumps(record, indent=2) + "\n")
+
+
+def read_results(name: str) -> Any:
+    """Return the result that `write_results` wrote last, or nothing."""
+    path = Path(__file__).parent / "results" / f"{name}.json"
+    return json.loads(path.read_text())["result"] if path.exists() else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _processor() -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
@@ -62,7 +65,7 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: F
     ranks = _ranks(model)
     written = LoweredQuantizers()
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
-    shared: dict[tuple[str, str], str] = {}
+    stored: dict[str, list[tuple[NDArray[Any], str]]] = {}
     for node in graph.nodes:
         if not _is_marker(node):
             continue
@@ -73,12 +76,15 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: F
         if weight is None:
             new = writer.activation(graph, source, output, grid, name, ranks.get(source, ranks.get(output)))
             written.activations[name] = grid.bits
-        elif (source, address) in shared:
+        elif same := [known for value, known in stored.get(address, ()) if np.array_equal(value, weight)]:
             # A tied weight is stored once.
-            new = [helper.make_node("Identity", [shared[source, address]], [output], name=f"{name}/Identity")]
+            new = [helper.make_node("Identity", [same[0]], [output], name=f"{output}/Identity")]
         else:
+            versions = stored.setdefault(address, [])
+            # A weight that its takers see in different layouts, such as a transposed one, is stored once for each.
+            name = f"{name}@{len(versions)}" if name in written.weights else name
             new = writer.weight(graph, output, grid, grid.integers(quantizers[address], weight), name)
-            shared[source, address] = output
+            versions.append((weight, output))
             written.weights[name] = grid.bits
         replacements.append((node, new))
     graph.replace_all(replacements)

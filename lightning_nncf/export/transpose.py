@@ -42,7 +42,9 @@ def fold_transposes(model: onnx.ModelProto) -> int:
         key = (source.input[0], tuple(order))
         if key not in stored:
             stored[key] = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
-        unique = f"{source.name}_{readers[source.name]}" if readers[source.name] else source.name
+        # The source itself stays where something else reads it too, as the table of an embedding.
+        alone = graph.only_consumer(source.output[0]) is node
+        unique = source.name if alone else f"{source.name}_{readers[source.name]}"
         readers[source.name] += 1
         axis: dict[str, Any] = {"axis": order.index(attribute(source, "axis", 1) % integers.ndim)} if scale.ndim else {}
         new = helper.make_node(
