@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,22 @@ def test_checkpoint_of_a_network_shrunk_between_its_quantizers_loads(tmp_path: P
     assert [tuple(scale.shape) for scale in scales] == [(8, 1, 1, 1)]
     x = torch.randn(4, 1, 8, 8)
     assert torch.equal(load_from_checkpoint(Wide, tmp_path / "last.ckpt")(x), module.eval()(x))
+
+
+def test_ranking_is_learned_with_the_training_step(tmp_path: Path) -> None:
+    legr = {"generations": 3, "train_steps": 2, "population_size": 2, "num_samples": 2}
+    ranking = tmp_path / "ranking.json"
+    callback = prune(
+        pruning_target=None,
+        pruning_flops_target=0.4,
+        interlayer_ranking_type="learned_ranking",
+        legr_params=legr,
+        save_ranking_coeffs_path=str(ranking),
+    )
+    fit(tmp_path, callback)
+    assert callback.compressed is not None
+    assert callback.compressed.statistics()["flops_ratio"] <= 0.6
+    assert set(json.loads(ranking.read_text())) == {"stem.weight", "body.weight"}
 
 
 def test_statistics_and_rows_tell_what_is_left(tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ class WeightMasks:
             names = {member.name for group in structure.groups for member in group.members if self._masked(member)}
             for name in sorted(names):
                 parameter: Any = self._parameters[name]
+                if not parameter.requires_grad:
+                    continue
                 self._handles.append(parameter.register_hook(_MaskGradient(self._masks, name)))
 
     def _masked(self, member: Member) -> bool:

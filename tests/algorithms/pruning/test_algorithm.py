@@ -105,6 +105,15 @@ def test_optimizer_that_moves_masked_weights_is_corrected_after_its_step() -> No
     assert int((network[0].weight.flatten(1) == 0).all(dim=1).sum()) == 16
 
 
+def test_frozen_layers_are_pruned_too() -> None:
+    network = Wide()
+    network[0].requires_grad_(False)
+    compressed = prune(network)
+    compressed.epoch_step()
+    assert int((network[0].weight.flatten(1) == 0).all(dim=1).sum()) == 16
+    assert compressed.exportable()[0].out_channels == 16
+
+
 def test_structure_and_state_bring_a_shrunk_network_back() -> None:
     torch.manual_seed(0)
     network = Wide()
