@@ -19,7 +19,6 @@ NOT_YET_BUILT = frozenset(
     {
         "experimental_quantization",
         "knowledge_distillation",
-        "movement_sparsity",
     }
 )
 """Algorithms of NNCF that a configuration may name, but that this version does not have."""
