@@ -132,13 +132,13 @@ def make_structure(dependencies: Dependencies, vetoes: Mapping[str, str] | None 
     entries, roles = dependencies.entries, dependencies.records.roles
     labels = entries.labels()
     keys = [key for key, _ in entries.items() if roles.get(key) == "filter"]
-    owner = _owners(labels, [dict(entries.items())[key] for key in keys]) if keys else np.zeros(0, dtype=np.int64)
+    ids = dict(entries.items())
+    owner = _owners(labels, [ids[key] for key in keys]) if keys else np.zeros(0, dtype=np.int64)
     reasons = _reasons(dependencies)
     group_of = np.full(entries.count, -1, dtype=np.int64)
     unit_of = np.full(entries.count, -1, dtype=np.int64)
     counts: list[tuple[str, int]] = []
     excluded: dict[str, str] = {}
-    ids = dict(entries.items())
     for root in dict.fromkeys(owner.tolist()):
         chosen = [keys[index] for index in np.flatnonzero(owner == root)]
         units = np.unique(np.concatenate([labels[ids[key]] for key in chosen]))
