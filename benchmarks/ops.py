@@ -1,0 +1,217 @@
+"""What the operators cost on the CPU, against the speed of memory and against the other ways to do the same.
+
+    python benchmarks/ops.py [--threads 1] [--rounds 15] [--compile] [--large] [--only 512x512]
+
+For every operator, type, shape and layout: forward over a plain copy and backward over an addition of two tensors to a
+third, both into memory that is there already; forward and backward together through autograd, and how many times
+longer the eager formula, ``torch.fake_quantize_*`` (no gradient of the range), ``torch._fake_quantize_learnable_*`` and
+with ``--compile`` the compiled formula take for it. Everything alternates in one process; medians of the processor
+time of the thread with one thread, of wall time with more. Writes ``ops_<threads>.json`` and ``.md`` to the results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from benchmarks.machine import machine, write_results
+from lightning_nncf import ops
+from lightning_nncf.ops import binarization, masking, reference
+
+SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((64, 64, 56, 56), (1, -1)),
+    ((16, 512, 7, 7), (1, -1)),
+    ((512, 512, 3, 3), (0,)),
+    ((2, 96, 112, 112), (1,)),
+]
+LARGE = ((128, 96, 112, 112), (1,))
+Call = Callable[[], Any]
+
+
+class EagerSymmetric(torch.autograd.Function):
+    """The formula, operator by operator."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, *settings: int) -> Tensor:
+        """Quantize."""
+        ctx.save_for_backward(x, scale)
+        ctx.settings = settings
+        return reference.fake_quantize_symmetric(x, scale, *settings)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        """Differentiate."""
+        x, scale = ctx.saved_tensors
+        return (*reference.fake_quantize_symmetric_backward(grads[0], x, scale, *ctx.settings), None, None, None)
+
+
+def medians(calls: dict[str, Call], rounds: int, threads: int) -> dict[str, float]:
+    """Run all calls in turn and return the median of each in milliseconds."""
+    clock = time.thread_time if threads == 1 else time.perf_counter
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for name in calls:
+        calls[name]()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = clock()
+            call()
+            taken[name].append(clock() - start)
+    return {name: 1e3 * statistics.median(values) for name, values in taken.items()}
+
+
+def both_ways(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Call:
+    """Return a call of a function and of its gradients."""
+    leaves = tuple(each for each in inputs if each.requires_grad)
+    return lambda: torch.autograd.grad(function(*inputs), leaves, grad)
+
+
+def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Measure fake quantization of one tensor."""
+    shape = [size if dim == axis else 1 for dim, size in enumerate(x.shape)] if axis >= 0 else [1]
+    scale = torch.rand(shape) * 3 + 2
+    low, width = -scale, 2 * scale
+    room = torch.empty_like(x)
+    kernels = torch.ops.lightning_nncf
+    calls: dict[str, Call] = {
+        "copy": lambda: room.copy_(x),
+        "add": lambda: torch.add(grad, x, out=room),
+        "symmetric forward": lambda: kernels.fake_quantize_symmetric(x, scale, -128, 127, axis),
+        "symmetric backward": lambda: kernels.fake_quantize_symmetric_backward(grad, x, scale, -128, 127, axis),
+        "asymmetric forward": lambda: kernels.fake_quantize_asymmetric(x, low, width, 256, axis),
+        "asymmetric backward": lambda: kernels.fake_quantize_asymmetric_backward(grad, x, low, width, 256, axis),
+    }
+    leaf, scale_leaf = x.detach().requires_grad_(), scale.clone().requires_grad_()
+    inputs = (leaf, scale_leaf)
+    calls["both"] = both_ways(lambda a, b: ops.fake_quantize_symmetric(a, b, -128, 127, axis), inputs, grad)
+    calls["eager"] = both_ways(lambda a, b: EagerSymmetric.apply(a, b, -128, 127, axis), inputs, grad)
+    if x.dtype == torch.float32:
+        step = (scale / 127).flatten()
+        zero_point = torch.zeros(step.shape, dtype=torch.int32)
+        steps, zero_points = step.clone().requires_grad_(), zero_point.float().requires_grad_()
+        if axis >= 0:
+            calls["torch"] = both_ways(
+                lambda a: torch.fake_quantize_per_channel_affine(a, step, zero_point, axis, -128, 127), (leaf,), grad
+            )
+            calls["learnable"] = both_ways(
+                lambda a, b, c: torch._fake_quantize_learnable_per_channel_affine(a, b, c, axis, -128, 127, 1.0),
+                (leaf, steps, zero_points),
+                grad,
+            )
+        else:
+            calls["torch"] = both_ways(
+                lambda a: torch.fake_quantize_per_tensor_affine(a, step, zero_point, -128, 127), (leaf,), grad
+            )
+            calls["learnable"] = both_ways(
+                lambda a, b, c: torch._fake_quantize_learnable_per_tensor_affine(a, b, c, -128, 127, 1.0),
+                (leaf, steps, zero_points),
+                grad,
+            )
+    if options.compile:
+        torch.compiler.reset()
+        compiled = torch.compile(lambda a, b: ops.fake_quantize_symmetric(a, b, -128, 127, axis), fullgraph=True)
+        calls["compiled"] = both_ways(compiled, inputs, grad)
+    ms = medians(calls, options.rounds, options.threads)
+    row = {
+        "symmetric forward / copy": ms["symmetric forward"] / ms["copy"],
+        "symmetric backward / add": ms["symmetric backward"] / ms["add"],
+        "asymmetric forward / copy": ms["asymmetric forward"] / ms["copy"],
+        "asymmetric backward / add": ms["asymmetric backward"] / ms["add"],
+        "both ways ms": ms["both"],
+    }
+    row |= {
+        f"{other} x": ms[other] / ms["both"] for other in ("eager", "torch", "learnable", "compiled") if other in ms
+    }
+    return {name: round(value, 2) for name, value in row.items()}
+
+
+def other_rows(x: Tensor, grad: Tensor, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    """Measure binarization and masking of one tensor; the backward of weight binarization costs nothing."""
+    room = torch.empty_like(x)
+    scale, threshold, seed = torch.tensor([1.0]), torch.full((1, x.shape[1], 1, 1), 0.5), torch.tensor([1])
+    logits = torch.randn(x.shape)
+    kernels = torch.ops.lightning_nncf
+    settings = (scale, threshold, 1)
+    calls: dict[str, Call] = {
+        "copy": lambda: room.copy_(x),
+        "add": lambda: torch.add(grad, x, out=room),
+        "xnor": lambda: kernels.binarize_weights(x, True),
+        "xnor eager": lambda: binarization.reference_weights(x, True),
+        "dorefa": lambda: kernels.binarize_weights(x, False),
+        "dorefa eager": lambda: binarization.reference_weights(x, False),
+        "activations": lambda: kernels.binarize_activations(x, *settings),
+        "activations eager": lambda: binarization.reference_activations(x, *settings),
+        "activations back": lambda: kernels.binarize_activations_backward(grad, x, *settings),
+        "activations back eager": lambda: binarization.reference_activations_backward(grad, x, *settings),
+        "mask": lambda: kernels.sample_and_mask(x, logits, seed),
+        "mask eager": lambda: masking.reference_masked(x, logits, seed),
+        "mask back": lambda: kernels.sample_and_mask_backward(grad, x, logits, seed),
+        "mask back eager": lambda: masking.reference_masked_backward(grad, x, logits, seed),
+    }
+    ms = medians(calls, max(3, options.rounds // 3), options.threads)
+    rows = {}
+    for name in ("xnor", "dorefa", "activations", "mask"):
+        row = {"forward / copy": ms[name] / ms["copy"], "eager forward x": ms[f"{name} eager"] / ms[name]}
+        if f"{name} back" in ms:
+            row["backward / add"] = ms[f"{name} back"] / ms["add"]
+            row["eager backward x"] = ms[f"{name} back eager"] / ms[f"{name} back"]
+        rows[name] = {key: round(value, 2) for key, value in row.items()}
+    return rows
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Write rows as Markdown."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    lines += [" | ".join(str(row.get(column, "-")) for column in columns) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", default="", help="shapes whose name holds this")
+    parser.add_argument("--compile", action="store_true", help="also the compiled formula, half a minute for each row")
+    parser.add_argument("--large", action="store_true", help="also NNCF's largest shape, which needs 8 GB")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    description = ops.describe("cpu")
+    rows: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
+    for shape, axes in [*SHAPES, *([LARGE] if options.large else [])]:
+        name = "x".join(map(str, shape))
+        if options.only not in name:
+            continue
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            for layout in (torch.contiguous_format, torch.channels_last):
+                x, grad = (torch.randn(shape).to(dtype).contiguous(memory_format=layout) for _ in range(2))
+                what = {"type": str(dtype)[6:], "shape": name, "layout": str(layout)[6:].removesuffix("_format")}
+                for axis in axes:
+                    row = what | {"axis": axis} | fake_quantize_row(x, grad, axis, options)
+                    rows.append(row)
+                    sys.stderr.write(f"{row}\n")
+                if dtype == torch.float32 and layout == torch.contiguous_format:
+                    for operator, values in other_rows(x, grad, options).items():
+                        others.append({"operator": operator, "shape": name} | values)
+                        sys.stderr.write(f"{others[-1]}\n")
+    name = f"ops_{options.threads}"
+    write_results(name, {"operators": description, "fake quantization": rows, "others": others})
+    where = machine()
+    heading = f"{where['processor']}, {options.threads} thread(s), torch {where['versions']['torch']}; {description}"
+    text = f"# Operators\n\n{heading}. How it is measured: `benchmarks/ops.py`.\n\n{table(rows)}\n{table(others)}"
+    (Path(__file__).parent / "results" / f"{name}.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()
