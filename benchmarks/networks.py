@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from benchmarks.machine import read_results, write_results
 from lightning_nncf import compress, export_onnx
+from lightning_nncf.errors import ExportError
 from lightning_nncf.export import OnnxRuntimeModel, OpenVINOModel
 from lightning_nncf.export.int8_layers import count_int8_layers
 
@@ -94,13 +95,16 @@ def measure(make: Case) -> dict[str, Any]:
         report = export_onnx(network, call, path)
         result |= {"exporter": report.exporter, "batch_norms_left": len(report.batch_norms_left)}
         for name, runtime in (("onnxruntime", OnnxRuntimeModel), ("openvino", OpenVINOModel)):
-            model = runtime(path)
-            result[name] = _run(model, call)
+            result[name] = _run(runtime, path, call)
     return result | {"seconds": round(time.perf_counter() - started, 1)}
 
 
-def _run(model: Any, call: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
-    outputs = model(*call[0], **call[1])
+def _run(runtime: Any, path: Path, call: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        model = runtime(path)
+        outputs = model(*call[0], **call[1])
+    except ExportError as error:
+        return {"runs": False, "error": str(error)[-200:]}
     layers = count_int8_layers(model)
     return {
         "runs": bool(_tensors(outputs)),
