@@ -35,10 +35,15 @@ struct Odds {
   A rest[kBlock];
 
   void draw(const A* logits, int64_t begin, int64_t count, uint32_t low, uint32_t high) {
-    for (int64_t i = 0; i < count; ++i) {
-      const A u = std::fmin(std::fmax(A(uniform(uint32_t(begin + i), low, high)), A(1e-6f)), A(1) - A(1e-6f));
-      const A bounded = std::fmin(std::fmax(logits[i], A(-kLargest)), A(kLargest));
-      raised[i] = exponential(bounded) * u;
+    // Written so that compilers vectorize it: narrow counters, comparisons instead of fmin and fmax.
+    const uint32_t first = uint32_t(begin);
+    const A least = A(1e-6f), most = A(1) - A(1e-6f), largest = A(kLargest);
+    for (int i = 0; i < int(count); ++i) {
+      const A drawn = A(uniform(first + uint32_t(i), low, high));
+      const A raised_draw = drawn < least ? least : drawn;
+      const A u = raised_draw > most ? most : raised_draw;
+      const A above = logits[i] < -largest ? -largest : logits[i];
+      raised[i] = exponential(above > largest ? largest : above) * u;
       rest[i] = A(1) - u;
     }
   }
