@@ -163,10 +163,10 @@ class FilterPruningConfig(AlgorithmConfig):
     """Level at the start, in [0, 1)."""
 
     params: PruningParams = PruningParams()
-    """How many filters go, when, and which."""
+    """Target, schedule, and what may be pruned."""
 
     initializer: PruningInitializerConfig = PruningInitializerConfig()
-    """What happens before the first training step."""
+    """Preparation before the first training step."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
