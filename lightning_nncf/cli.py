@@ -79,7 +79,7 @@ class NNCFCLI(LightningCLI):
 def export(
     ckpt_path: Path,
     output: Path = Path("model.onnx"),
-    config: Path | None = None,
+    module_config: Path | None = None,
     export_format: ExportFormat = "qdq",
     opset: int = DEFAULT_OPSET,
     check: bool = True,
@@ -89,13 +89,13 @@ def export(
     Args:
         ckpt_path: Checkpoint written while the callback was in use.
         output: File to write.
-        config: LightningCLI file whose ``model`` section makes the module; needed only where the checkpoint does not
-            hold the module's hyperparameters.
+        module_config: LightningCLI file whose ``model`` section makes the module; needed only where the checkpoint does
+            not hold the module's hyperparameters.
         export_format: ``qdq`` for standard ONNX, ``openvino_fq`` for FakeQuantize.
         opset: Version of the standard operator set.
         check: Run the file in ONNX Runtime and OpenVINO and compare it with PyTorch.
     """
-    make = None if config is None else _module_from(config)
+    make = None if module_config is None else _module_from(module_config)
     compressed = open_checkpoint(ckpt_path, make)
     proof = export_and_verify(compressed, output, export_format=export_format, opset=opset, verify=check)
     sys.stdout.write(f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB)\n")
@@ -164,7 +164,7 @@ def _module_from(config: Path) -> Callable[[], Any]:
     """Return what makes the module of a LightningCLI file."""
 
     def make() -> Any:
-        cli = LightningCLI(args=["--config", str(config)], run=False, save_config_callback=None)
+        cli = NNCFCLI(args=["--config", str(config)], run=False, save_config_callback=None)
         return cli.model
 
     return make

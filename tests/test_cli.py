@@ -45,6 +45,13 @@ def test_export_needs_only_the_checkpoint(folder: Path, capsys: pytest.CaptureFi
     assert "openvino" in capsys.readouterr().out
 
 
+def test_export_takes_the_module_from_a_lightning_cli_file(folder: Path) -> None:
+    checkpoint = max(folder.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    output, config = folder / "third.onnx", ROOT / "configs/quickstart.yaml"
+    main(["export", str(checkpoint), "--output", str(output), "--module_config", str(config), "--check", "false"])
+    assert output.exists()
+
+
 def test_verify_shows_what_runs_in_integers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["verify", str(folder / "model.onnx")])
     output = capsys.readouterr().out

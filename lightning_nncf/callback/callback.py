@@ -29,6 +29,7 @@ from lightning_nncf.errors import CheckpointError, ConfigError
 from lightning_nncf.export import Proof, check_writable, export_and_verify
 from lightning_nncf.graph.preserve import preserved
 from lightning_nncf.graph.trace import trace
+from lightning_nncf.ops import describe
 
 __all__ = ["NNCFCallback"]
 
@@ -131,6 +132,7 @@ class NNCFCallback(Callback):
         """Initialize from the train loader, unless a checkpoint brought the state."""
         if self.compressed is None or self.compressed.initialized:
             return
+        rank_zero_info(describe(trainer.strategy.root_device.type))
         trainer.fit_loop.setup_data()
         runner = StepRunner(pl_module, self.compressed.network)
         with preserved(pl_module, batch_norm=False):

@@ -169,7 +169,7 @@ def open_checkpoint(
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"cannot make {name}, whose state {checkpoint_path} holds: {error}. Call `self.save_hyperparameters()` in "
-            "the module before training, or say how to make it (`--config` with its `model` section)"
+            "the module before training, or say how to make it (`--module_config`, a LightningCLI file)"
         ) from error
     return _load(module, checkpoint)
 

@@ -71,7 +71,8 @@ def bias_coefficients(initial: float, target: float, steps: int) -> tuple[float,
     """Return ``a``, ``b`` and ``k`` of `exponential_with_bias_level`.
 
     They follow from the levels at epochs 0, ``(steps - 1) / 8`` and ``steps - 1``. With
-    ``z = exp(-k * (steps - 1) / 8)`` and ``c`` the share of the way to go at an eighth of the time, ``z - c * z**8 + c - 1 = 0``; its root below 1 is
+    ``z = exp(-k * (steps - 1) / 8)`` and ``c`` the share of the way to go at an eighth of the time, ``z - c *
+    z**8 + c - 1 = 0``; its root below 1 is
     found by bisection.
 
     Raises:
