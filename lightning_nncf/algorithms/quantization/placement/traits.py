@@ -10,7 +10,12 @@ from lightning_nncf.algorithms.quantization.placement.candidates import Candidat
 from lightning_nncf.algorithms.quantization.placement.flow import Flow
 from lightning_nncf.algorithms.quantization.placement.fusing import Unit, Units
 from lightning_nncf.algorithms.quantization.placement.hardware import HardwareTable
-from lightning_nncf.algorithms.quantization.placement.operators import CONVOLUTIONS, ELEMENTWISE, LINEAR
+from lightning_nncf.algorithms.quantization.placement.operators import (
+    CONVOLUTION_ACTIVATION,
+    CONVOLUTIONS,
+    ELEMENTWISE,
+    LINEAR,
+)
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints, Kind, PlacementSettings
 from lightning_nncf.errors import PlacementError
 from lightning_nncf.graph.graph import INPUT, OUTPUT
@@ -157,6 +162,9 @@ def _trait(unit: Unit, units: Units, table: HardwareTable, steady: set[str]) -> 
         trait = Trait.NON_QUANTIZABLE
     elif operator in ELEMENTWISE:
         trait = Trait.QUANTIZABLE_IF_RESULT if _computes_in_integers(unit, units) else Trait.NON_QUANTIZABLE
+    elif operator == CONVOLUTION_ACTIVATION:
+        # Behind the last weight, as before a sigmoid that gives probabilities, full precision is worth more.
+        trait = Trait.QUANTIZABLE if address in flow.before else Trait.NON_QUANTIZABLE
     else:
         ends_quantized = address in flow.before or unit.last.address in steady
         trait = Trait.QUANTIZABLE if ends_quantized else Trait.NON_QUANTIZABLE
