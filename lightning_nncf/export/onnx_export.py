@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_nncf.errors import ExportError, near
 from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
+from lightning_nncf.export.bias import quantize_gemm_biases
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import LoweredQuantizers, lower
@@ -121,6 +122,7 @@ def export_onnx(
         fold_transposes(model)
         folded = fold_batch_norms(model)
         repeat_quantizers(model)
+        quantize_gemm_biases(model)
     else:
         folded = FoldedBatchNorms()
     clean(model)

@@ -72,3 +72,17 @@ def test_folded_weight_of_a_layer_called_twice_is_stored_once(tmp_path: Path) ->
     assert len(integers) == 1
     assert report.batch_norms_folded == 2
     assert not [node for node in graph.node if node.op_type == "BatchNormalization"]
+
+
+def test_linear_layer_with_a_bias_is_int8_and_agrees(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    nn.init.uniform_(net[3].bias, -2, 2)
+    x = torch.randn(4, 3, 8, 8)
+    compress(net, CONFIG, [x])
+    export_onnx(net, ((x,), {}), tmp_path / "model.onnx")
+    report = verify_onnx(tmp_path / "model.onnx", net, ((x,), {}))
+    assert report.proven
+    assert all(r.difference is not None and r.difference.max_abs < 1e-3 for r in report.results)
+    layers = count_int8_layers(OnnxRuntimeModel(tmp_path / "model.onnx"))
+    assert (layers.matmuls, layers.all_matmuls) == (1, 1)
