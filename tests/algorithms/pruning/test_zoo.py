@@ -79,7 +79,8 @@ def test_shrunk_network_of_every_torchvision_family_equals_the_masked_one(name: 
     network = torchvision.models.get_model(name, weights=None, **arguments)
     x = torch.rand(2, 3, FAMILIES[name], FAMILIES[name], dtype=torch.float64)
     error, before, after = shrink_and_compare(network, lambda net: net(x))
-    assert error < 1e-5
+    # Batch norm over two samples of one pixel amplifies rounding; elsewhere float64 leaves nothing to excuse.
+    assert error < (1e-5 if name in ("resnext50_32x4d", "efficientnet_v2_s") else 1e-10)
     assert after.flops < before.flops
 
 
