@@ -1,6 +1,6 @@
 """What export gives for ResNet-50: size, layers that run on integers, speed, agreement with torch.
 
-    python benchmarks/export.py
+    python -m benchmarks.export
 
 Random weights with batch norm statistics that fit them: speed and size do not depend on training. The float and the
 int8 file are called in turn, in one process, and medians are taken, of wall time and of the CPU time of all threads
@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 import torchvision
-from machine import write_results
 from torch import Tensor, nn
 
+from benchmarks.machine import write_results
 from lightning_nncf.core.compression import compress
 from lightning_nncf.export import RuntimeResult, export_onnx, verify_onnx
 from lightning_nncf.export.latency import interleaved_medians

@@ -1,6 +1,6 @@
 """What hooks cost: a whole training step with identity modules inserted over the plain step.
 
-    python benchmarks/hooks.py
+    python -m benchmarks.hooks
 
 Plain and hooked steps alternate in one process, so that load and warmth hit both. Prints medians and writes
 ``benchmarks/results/hooks.json``. The identity returns its input: what is measured is the mechanism alone. Besides wall
@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from torch import nn
 
+from benchmarks.machine import write_results
 from lightning_nncf.graph.graph import INPUT, OUTPUT, InsertionPoint, NetworkGraph, OpNode
 from lightning_nncf.graph.hooks import insert, inserted, sites
 from lightning_nncf.graph.trace import trace
@@ -174,11 +172,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "hooks.json")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    import transformers
-
     rows = benchmark_model("resnet18 64x64 batch 16", resnet18, options.rounds)
     rows += benchmark_model("bert 4 layers seq 64 batch 4", bert, options.rounds)
     heads = ("wall ms", 9), ("ratio", 6), ("cpu ms", 9), ("ratio", 6), ("min", 6), ("bar", 5)
@@ -191,24 +186,7 @@ def main() -> None:
         )
     tracing = benchmark_trace(5)
     print("trace of resnet50, batch 8, 224x224:", tracing)
-    report = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "threads": options.threads,
-            "cuda": torch.cuda.is_available(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "transformers": transformers.__version__,
-        },
-        "rounds": options.rounds,
-        "steps": rows,
-        "trace_resnet50": tracing,
-    }
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    write_results("hooks", {"rounds": options.rounds, "steps": rows, "trace_resnet50": tracing})
 
 
 if __name__ == "__main__":
