@@ -27,7 +27,8 @@ the weights; `solver` runs them and `placed` writes the setup.
   classifier without a linear layer.
 * A convolution followed by an activation function that does more than clip (leaky ReLU, SiLU, hard swish) has a
   quantizer between the two, or ONNX Runtime would compute it in floating point. NNCF fuses them.
-* Comparisons, logic, powers and unfused activation functions keep full precision (NNCF 2.13 agrees on the last).
+* Comparisons, logic, powers, divisions and unfused activation functions keep full precision: no runtime divides in
+  integers, and a small divisor would become zero. Padding with another value than zero does not move quantizers.
 * Pixel shuffle moves values, so quantizers move through it. ``roi_align`` is treated as resizing.
 * A function of one tensor spelled out in several ops is one activation function or normalization, whatever the
   spelling; NNCF knows swish, h_swish and h_sigmoid. Constant batch norm, ``x * scale + bias``, fuses as batch norm

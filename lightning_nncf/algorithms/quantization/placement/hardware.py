@@ -82,7 +82,7 @@ def _formats(*, activations: Families, weights: Families, depthwise: Families) -
         "Embedding": OperatorFormats(weights=weights),
     }
     for operator in (
-        *("Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum", "AvgPool", "ReduceMean", "NormalizeL2"),
+        *("Add", "Subtract", "Multiply", "Maximum", "Minimum", "AvgPool", "ReduceMean", "NormalizeL2"),
         *("Interpolate", "MVN", "BatchNorm", "ScaledDotProductAttention", CONVOLUTION_ACTIVATION),
     ):
         formats[operator] = unweighted

@@ -148,6 +148,8 @@ def operator_of(op: OpNode) -> str:
     name = canonical(op.function)
     if name in ("max", "min") and len(op.inputs) == 2:
         return {"max": "Maximum", "min": "Minimum"}[name]
+    if name == "pad" and op.attributes.get("mode", "constant") == "constant" and op.attributes.get("value"):
+        return NEITHER  # every grid holds zero, but not every other value
     operator = _OPERATORS.get(name, NEITHER)
     groups = op.attributes.get("groups", 1)
     if operator == "Convolution" and groups > 1 and op.inputs and op.inputs[0].shape[1:2] == (groups,):

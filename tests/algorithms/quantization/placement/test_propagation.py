@@ -21,6 +21,29 @@ def test_quantizer_moves_through_agnostic_ops_to_the_producer() -> None:
     assert found == {"/input:0": ("first/conv2d:0",), "first.relu/relu:0": ("second/conv2d:0",)}
 
 
+@pytest.mark.parametrize(
+    ("attributes", "place"),
+    [({}, "first.relu/relu:0"), ({"value": 0.0}, "first.relu/relu:0"), ({"value": 1.0}, "pad:0")],
+    ids=["default", "zero", "one"],
+)
+def test_quantizer_stays_behind_padding_with_a_value_that_its_grid_may_lack(
+    attributes: dict[str, float], place: str
+) -> None:
+    net = Sketch()
+    value = net.op("pad", net.block(net.input(), "first"), pad=[1, 1], **attributes)
+    net.output(net.conv(value, "second"))
+    assert activations(place_quantizers(net.graph))[place] == ("second/conv2d:0",)
+
+
+def test_division_keeps_full_precision_because_a_small_divisor_would_become_zero() -> None:
+    net = Sketch()
+    value = net.op("div", net.block(net.input(), "first"), net.block(net.input(), "second"))
+    net.output(net.conv(value, "third"))
+    found = activations(place_quantizers(net.graph))
+    assert found["div:0"] == ("third/conv2d:0",)
+    assert not any("div:0" in ops for ops in found.values())
+
+
 def test_no_quantizer_comes_between_fused_ops() -> None:
     net = Sketch()
     value = net.op("relu6", net.op("batch_norm", net.conv(net.input(), "first"), (4,)))
