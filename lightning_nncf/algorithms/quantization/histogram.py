@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_nncf.calibration.reduce import Reduce
 
-__all__ = ["FloatHistogram", "reduce_histograms"]
+__all__ = ["FloatHistogram", "exact_median_and_deviation", "reduce_histograms"]
 
 _OCTAVES = 32
 _MANTISSA = 7
@@ -21,6 +23,8 @@ _CHUNK = 1 << 20
 """Values, and counters, that are worked on at once."""
 _LARGEST = 1 << 19
 """Counters that a histogram may have."""
+_KEPT = 1 << 18
+"""Values that are kept as they are before they are counted."""
 
 
 class FloatHistogram:
@@ -29,7 +33,8 @@ class FloatHistogram:
     A bucket is an interval between neighbouring numbers with a few bits of mantissa, so its width is at most ``2**-k``
     of the values in it: ``k`` is 7 for up to 64 rows, less for more, at least 3. Values below ``2**-31`` of the largest
     magnitude count as zero. The buckets do not depend on the data, so neither order nor number of batches or processes
-    changes the counts, and histograms are merged by adding them.
+    changes the counts, and histograms are merged by adding them. As long as there are few values in one process, they
+    are kept as they are and what is read from the histogram is exact.
 
     Args:
         rows: Number of histograms, one per channel or one.
@@ -37,7 +42,7 @@ class FloatHistogram:
     >>> histogram = FloatHistogram(1)
     >>> histogram.update(torch.arange(1001.0)[None])
     >>> [round(float(histogram.quantile(share)), 1) for share in (0.0, 0.5, 0.999)]
-    [0.0, 500.5, 999.5]
+    [0.0, 500.0, 999.0]
     """
 
     def __init__(self, rows: int) -> None:
@@ -50,9 +55,23 @@ class FloatHistogram:
         self.counts = torch.zeros(rows, 2, _OCTAVES, 1 << bits, dtype=torch.int64)
         """Counts by row, sign (negative first), octave below `top` (lowest first) and leading bits of the mantissa."""
         self.zeros = torch.zeros(rows, dtype=torch.int64)
+        self._kept: Tensor | None = torch.zeros(rows, 0)
 
     def update(self, values: Tensor) -> None:
-        """Count values, float32 of shape [rows, N]; those that are not finite are left out."""
+        """Take in values, float32 of shape [rows, N]; those that are not finite are not counted."""
+        if self._kept is not None and self._kept.numel() + values.numel() <= _KEPT:
+            self._kept = torch.cat([self._kept.to(values.device), values], 1)
+            return
+        self.count_kept()
+        self._count(values)
+
+    def count_kept(self) -> None:
+        """Count the values that are kept as they are; none will be kept from now on."""
+        kept, self._kept = self._kept, None
+        if kept is not None and kept.numel():
+            self._count(kept)
+
+    def _count(self, values: Tensor) -> None:
         self.counts, self.zeros = self.counts.to(values.device), self.zeros.to(values.device)
         step = _CHUNK // _PATTERNS
         for start in range(0, len(values), step):
@@ -77,6 +96,8 @@ class FloatHistogram:
 
     def quantile(self, share: float) -> Tensor:
         """Return the value below which a share of the values lies, as numpy defines it, in float64 of shape [rows]."""
+        if self._kept is not None:
+            return torch.from_numpy(np.quantile(self._kept.double().cpu().numpy(), share, axis=1)).to(self._kept.device)
         edges, counts = self._sorted(zeros=True)
         cumulated = counts.cumsum(1)
 
@@ -91,8 +112,11 @@ class FloatHistogram:
 
     def median_and_deviation(self) -> tuple[Tensor, Tensor]:
         """Return median and median absolute deviation of the values other than zero; zeros where there are none."""
+        if self._kept is not None:
+            return exact_median_and_deviation(self._kept)
         without = FloatHistogram(len(self.zeros))
         without.top, without.counts, without.zeros = self.top, self.counts, torch.zeros_like(self.zeros)
+        without._kept = None
         median = without.quantile(0.5)
         edges, counts = self._sorted(zeros=False)
         cumulated = torch.nn.functional.pad(counts.cumsum(1), (1, 0))
@@ -126,6 +150,28 @@ class FloatHistogram:
         return torch.cat([-edges.flip(0), edges]), torch.cat([negative.flip(1), middle, positive], 1)
 
 
+def exact_median_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return median and median absolute deviation of the values other than zero; zeros where there are none.
+
+    Args:
+        values: ``[rows, N]``.
+
+    Returns:
+        Both in float64, ``[rows]``.
+
+    >>> exact_median_and_deviation(torch.tensor([[0.0, 1.0, 2.0, 9.0], [0.0, 0.0, 0.0, 0.0]]))
+    (tensor([2., 0.], dtype=torch.float64), tensor([1., 0.], dtype=torch.float64))
+    """
+    plain = values.double().cpu().numpy()
+    present = np.where(plain == 0, np.nan, plain)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # rows of zeros alone have no median
+        median = np.nanmedian(present, axis=1)
+        deviation = np.nanmedian(abs(present - median[:, None]), axis=1)
+    center, width = (torch.from_numpy(np.nan_to_num(part)).to(values.device) for part in (median, deviation))
+    return center, width
+
+
 def reduce_histograms(histograms: Sequence[FloatHistogram], reduce: Reduce) -> None:
     """Add histograms over processes in place, on the CPU; all processes end with the same counts.
 
@@ -135,6 +181,8 @@ def reduce_histograms(histograms: Sequence[FloatHistogram], reduce: Reduce) -> N
     """
     if not histograms:
         return
+    for item in histograms:
+        item.count_kept()
     tops = reduce(torch.tensor([item.top for item in histograms]), "max").tolist()
     for item, top in zip(histograms, tops, strict=True):
         item.raise_top(top)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nncf.algorithms.quantization.histogram import FloatHistogram
+from lightning_nncf.algorithms.quantization.histogram import FloatHistogram, exact_median_and_deviation
 from lightning_nncf.algorithms.quantization.range_statistics import RangeStatistics, rows_of
 
 __all__ = [
@@ -146,14 +145,7 @@ def exact_quantiles(
     low, high = rows.amin(1), rows.amax(1)
     if not bool((low.isfinite() & high.isfinite()).all()):
         return low.float(), high.float()
-    values = rows.cpu().numpy()
     if kind == "percentile":
-        found = torch.from_numpy(np.percentile(values, percentiles, axis=1)).to(x.device, torch.float32)
+        found = torch.from_numpy(np.percentile(rows.cpu().numpy(), percentiles, axis=1)).to(x.device, torch.float32)
         return found[0], found[1]
-    present = np.where(values == 0, np.nan, values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # rows of zeros alone have no median
-        median = np.nanmedian(present, axis=1)
-        deviation = np.nanmedian(abs(present - median[:, None]), axis=1)
-    center, width = (torch.from_numpy(np.nan_to_num(part)).to(x.device) for part in (median, deviation))
-    return three_sigma(center, width, low if symmetric else None)
+    return three_sigma(*exact_median_and_deviation(rows), low if symmetric else None)
