@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig
 from lightning_nncf.algorithms.quantization.description import observe, rows, summary
 from lightning_nncf.algorithms.quantization.inserted import InsertedQuantizers
 from lightning_nncf.algorithms.quantization.placement import place_quantizers
-from lightning_nncf.algorithms.quantization.range_init import initialize_ranges
+from lightning_nncf.algorithms.quantization.range_init import initialize_ranges, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
+from lightning_nncf.core.staged import StagedOptimizers
 from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.schedules.staged import StagedScheduler
 from lightning_nncf.statistics.quantization import BitsHistogram, CompressedSize, LearnedRange, QuantizedShare
+from lightning_nncf.statistics.staged import StagedTraining
 
 __all__ = ["Quantization"]
 
@@ -40,6 +45,14 @@ class Quantization(Algorithm):
 
     def __init__(self, config: QuantizationConfig, root: NNCFConfig) -> None:
         super().__init__(config, root)
+        self.optimizers: StagedOptimizers | None = None
+        if config.params is not None:
+            staged = StagedScheduler(
+                config.params.activations_quant_start_epoch, config.params.weights_quant_start_epoch
+            )
+            staged.attach(self.start_activations, self.start_weights, self._step)
+            self.scheduler = staged
+            self.optimizers = StagedOptimizers(config.params)
 
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
         """Place quantizers on the graph and insert them."""
@@ -71,29 +84,67 @@ class Quantization(Algorithm):
         self.activate()
         adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
 
+    def initialize_ranges(self, network: nn.Module, data: CalibrationData) -> None:
+        """Set all ranges from data again."""
+        initialize_ranges(self.inserted.range_tasks("weight", "activation"), data)
+
     def activate(self) -> None:
-        """Let all quantizers quantize."""
-        self.inserted.enable("weight")
-        self.inserted.enable("activation")
+        """Let quantizers quantize; in staged training only those that start with the first epoch."""
+        params = self.config.params
+        self.inserted.enable("weight", enabled=params is None or params.weights_quant_start_epoch == 0)
+        self.inserted.enable("activation", enabled=params is None or params.activations_quant_start_epoch == 0)
+
+    def start_activations(self) -> None:
+        """Quantize activations from now on; `begin` finds their ranges."""
+        if not self.inserted.enabled("activation"):
+            self.inserted.enable("activation")
+            self.wants_data = True
+
+    def start_weights(self) -> None:
+        """Quantize weights from now on, in ranges that fit them as they are now."""
+        if not self.inserted.enabled("weight"):
+            self.inserted.enable("weight")
+            initialize_weight_ranges(self.inserted.range_tasks("weight"))
+
+    def begin(self, network: nn.Module, data: CalibrationData) -> None:
+        """Set the ranges of activations, which start in this epoch."""
+        initialize_ranges(self.inserted.range_tasks("activation"), data)
+
+    def attach(self, optimizers: Iterable[Optimizer]) -> None:
+        """Take the optimizers whose learning rate and weight decay staged training sets."""
+        if self.optimizers is not None:
+            self.optimizers.attach(optimizers)
+
+    @property
+    def batch_multiplier(self) -> int:
+        """Number of batches whose gradients staged training accumulates."""
+        return 1 if self.config.params is None else int(self.config.params.batch_multiplier)
 
     @property
     def stage(self) -> CompressionStage:
-        """Fully compressed once the quantizers act."""
-        active = all(quantizer.enabled for quantizer in self.inserted.quantizers)
-        return CompressionStage.FULLY_COMPRESSED if active else CompressionStage.UNCOMPRESSED
+        """Fully compressed once all quantizers act, partly while only those of weights or of activations do."""
+        found = {quantizer.enabled for quantizer in self.inserted.quantizers}
+        if found == {True, False}:
+            return CompressionStage.PARTIALLY_COMPRESSED
+        return CompressionStage.UNCOMPRESSED if found == {False} else CompressionStage.FULLY_COMPRESSED
 
     def metrics(self) -> dict[str, Metric]:
-        """Return metrics of bit widths, share, size and ranges."""
-        return {
+        """Return metrics of bit widths, share, size and ranges, and of the stages of training."""
+        found: dict[str, Metric] = {
             "bits": BitsHistogram(),
             "quantized_share": QuantizedShare(),
             "size": CompressedSize(),
             "range": LearnedRange(),
         }
+        return found if self.optimizers is None else {**found, "staged": StagedTraining()}
 
     def observations(self) -> dict[str, Tensor]:
-        """Return bit widths per quantizer, bit widths and sizes per parameter, and widths of activation ranges."""
-        return observe(self.inserted)
+        """Return what the metrics take."""
+        found = observe(self.inserted)
+        if self.optimizers is not None:
+            enabled = [float(self.inserted.enabled(kind)) for kind in ("activation", "weight")]
+            found["staged"] = torch.tensor([*self.optimizers.settings(), *enabled], dtype=torch.float64)
+        return found
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per quantization point."""
@@ -102,6 +153,27 @@ class Quantization(Algorithm):
     def summary(self) -> list[str]:
         """Say how many quantizers there are."""
         return [summary(self.inserted)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the stages."""
+        found = super().state_dict()
+        if self.optimizers is not None:
+            found["optimizers"] = self.optimizers.state_dict()
+            found["enabled"] = {kind: self.inserted.enabled(kind) for kind in ("activation", "weight")}
+        return found
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the state of the stages."""
+        super().load_state_dict(state)
+        if self.optimizers is not None:
+            self.optimizers.load_state_dict(state["optimizers"])
+            for kind, enabled in state["enabled"].items():
+                self.inserted.enable(kind, enabled=enabled)
+
+    def _step(self) -> None:
+        assert self.optimizers is not None
+        assert isinstance(self.scheduler, StagedScheduler)
+        self.optimizers.update(self.scheduler.progress)
 
     def _insertion(self) -> dict[str, Any]:
         """Return what is common to inserting quantizers for the first time and again."""

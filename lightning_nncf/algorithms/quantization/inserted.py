@@ -108,6 +108,10 @@ class InsertedQuantizers:
         pairs = zip(self.setup.points, self.quantizers, strict=True)
         return list({id(quantizer): quantizer for point, quantizer in pairs if point.kind in kinds}.values())
 
+    def enabled(self, kind: PointKind) -> bool:
+        """Whether all quantizers of weights or of activations quantize."""
+        return all(quantizer.enabled for quantizer in self.of_kind(kind))
+
     def enable(self, kind: PointKind, *, enabled: bool = True) -> None:
         """Let the quantizers of weights or of activations quantize, or pass their input."""
         for quantizer in self.of_kind(kind):

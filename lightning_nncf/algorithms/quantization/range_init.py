@@ -26,7 +26,7 @@ from lightning_nncf.algorithms.quantization.range_statistics import RangeStatist
 from lightning_nncf.calibration import CalibrationData, Reduce, require_samples, run_batches
 from lightning_nncf.errors import InitializationError
 
-__all__ = ["RangeTask", "initialize_ranges"]
+__all__ = ["RangeTask", "initialize_ranges", "initialize_weight_ranges"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,9 +67,7 @@ def initialize_ranges(tasks: Sequence[RangeTask], data: CalibrationData) -> None
     Raises:
         InitializationError: The data is empty, or a quantizer saw nothing or values that are NaN or infinite.
     """
-    for task in tasks:
-        if task.weight is not None and task.num_samples > 0:
-            _set_range(task, *_weight_range(task, task.weight))
+    initialize_weight_ranges(tasks)
     collectors = [_Collector(task) for task in tasks if task.weight is None and task.num_samples > 0]
     if collectors:
         require_samples(data, _collect(tasks, collectors, data), _DESCRIPTION)
@@ -80,6 +78,17 @@ def initialize_ranges(tasks: Sequence[RangeTask], data: CalibrationData) -> None
             reduce_histograms([x.histogram for x in collected if isinstance(x, HistogramStatistics)], data.reduce)
         for collector in collectors:
             _set_range(collector.task, *_merge(collector))
+
+
+def initialize_weight_ranges(tasks: Sequence[RangeTask]) -> None:
+    """Set the ranges of the quantizers of weights, which needs no data.
+
+    Raises:
+        InitializationError: A weight holds values that are NaN or infinite.
+    """
+    for task in tasks:
+        if task.weight is not None and task.num_samples > 0:
+            _set_range(task, *_weight_range(task, task.weight))
 
 
 @dataclass
