@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +35,7 @@ class CalibrationData:
         batch_size: Counts the samples of a batch.
         progress: Wraps ``(batches, total, description)`` to show progress.
         reduce: Combines statistics of several processes; ``None`` in a single process.
+        surroundings: Opened around everything that is done with the data, to leave as it was what `forward` changes.
     """
 
     batches: Iterable[Any]
@@ -41,6 +43,7 @@ class CalibrationData:
     batch_size: Callable[[Any], int]
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] = plain_progress
     reduce: Reduce | None = None
+    surroundings: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 def run_batches(data: CalibrationData, num_samples: int, description: str) -> Iterator[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.loaders import calibration_data
@@ -23,6 +24,7 @@ from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unw
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.checkpoint import SECTION, config_differences, make_section, read_section, restore_module
 from lightning_nncf.core.compressed import CompressedNetwork
+from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import CheckpointError, ConfigError
@@ -83,6 +85,7 @@ class NNCFCallback(Callback):
         self.samples: Arguments | None = None
         self._last_global_step = -1
         self._loss_taken = False
+        self._accumulation = Accumulation()
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
@@ -110,6 +113,8 @@ class NNCFCallback(Callback):
         if self.compressed is None and trainer.state.fn == "fit":
             self._build(trainer, self._module)
         if trainer.state.fn == "fit":
+            assert self.compressed is not None
+            self._accumulation.begin(trainer, self._module, self.compressed.batch_multiplier)
             wrap(self._module, "training_step", AddLoss, self._take_loss)
         if self.compressed is None:
             rank_zero_warn(
@@ -130,13 +135,14 @@ class NNCFCallback(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Initialize from the train loader, unless a checkpoint brought the state."""
-        if self.compressed is None or self.compressed.initialized:
+        if self.compressed is None:
             return
-        rank_zero_info(describe(trainer.strategy.root_device.type))
-        trainer.fit_loop.setup_data()
-        runner = StepRunner(pl_module, self.compressed.network)
-        with preserved(pl_module, batch_norm=False):
-            self.compressed.initialize(calibration_data(trainer, pl_module, runner))
+        data = calibration_data(trainer, pl_module, StepRunner(pl_module, self.compressed.network))
+        self.compressed.calibration = data
+        if not self.compressed.initialized:
+            rank_zero_info(describe(trainer.strategy.root_device.type))
+            trainer.fit_loop.setup_data()
+            self.compressed.initialize(data)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known."""
@@ -194,6 +200,9 @@ class NNCFCallback(Callback):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed."""
+        self._accumulation.end(trainer)
+        if self.compressed is not None:
+            self.compressed.calibration = None
         unwrap(trainer.strategy, "setup")
         unwrap(pl_module, "training_step")
 
@@ -219,10 +228,8 @@ class NNCFCallback(Callback):
             ExportError: The file cannot be written.
             VerificationError: The file disagrees with PyTorch.
         """
-        if self.compressed is None:
-            raise ConfigError("there is no compressed network yet; call `trainer.fit` first")
         self.proof = export_and_verify(
-            self.compressed,
+            self._require_compressed(),
             path,
             inputs=self.samples,
             export_format=self.export_format,
@@ -230,6 +237,21 @@ class NNCFCallback(Callback):
             verify=self.verify,
         )
         return self.proof
+
+    def initialize_ranges(self, batches: Iterable[Any] | None = None) -> None:
+        """Set the ranges of all quantizers again, from the network as training left it; all ranks must call.
+
+        Quantizers pass their input unchanged meanwhile, and parameters stay the same objects.
+
+        Args:
+            batches: Batches as the network's loader gives them. Default: the train loader, while ``fit`` runs.
+
+        Raises:
+            ConfigError: There is no compressed network yet.
+            InitializationError: There are no batches.
+        """
+        compressed = self._require_compressed()
+        compressed.initialize_ranges(None if batches is None else calibration_from(compressed.network, batches))
 
     def strip(self) -> None:
         """Take everything out of the module again: it becomes the plain module with the trained weights."""
@@ -268,6 +290,11 @@ class NNCFCallback(Callback):
         self._last_global_step = section["last_global_step"]
 
     # Details ----------------------------------------------------------------------------------------------------------
+
+    def _require_compressed(self) -> CompressedNetwork:
+        if self.compressed is None:
+            raise ConfigError("there is no compressed network yet; call `trainer.fit` first")
+        return self.compressed
 
     def _take_loss(self) -> Tensor | None:
         return None if self.compressed is None else self.compressed.loss()

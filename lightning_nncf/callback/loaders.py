@@ -12,6 +12,7 @@ from rich.progress import track
 
 from lightning_nncf.calibration import CalibrationData, distributed_reduce
 from lightning_nncf.callback.steps import StepRunner
+from lightning_nncf.graph.preserve import preserved
 
 __all__ = ["TrainBatches", "calibration_data", "rank_zero_progress"]
 
@@ -65,6 +66,7 @@ def calibration_data(trainer: Any, module: Any, runner: StepRunner) -> Calibrati
         batch_size=extract_batch_size,
         progress=rank_zero_progress(trainer),
         reduce=distributed_reduce(),
+        surroundings=lambda: preserved(module, batch_norm=False),
     )
 
 

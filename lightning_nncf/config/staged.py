@@ -13,7 +13,7 @@ class StagedConfig(StrictModel):
     """Staged training: activations and weights are compressed from different epochs on."""
 
     batch_multiplier: int = Field(1, ge=1)
-    """Without effect; accumulate gradients with the Trainer's ``accumulate_grad_batches``."""
+    """Batches whose gradients are accumulated before each optimizer step."""
 
     activations_quant_start_epoch: int = Field(1, ge=0)
     """First epoch with compressed activations."""

@@ -42,6 +42,8 @@ class Algorithm(ABC):
         self.scheduler = Scheduler()
         self.resized = False
         """Whether parameters changed their sizes since this was last reset; some wrappers must be made anew then."""
+        self.wants_data = False
+        """Whether something began in this epoch that `begin` has to initialize from data."""
 
     @abstractmethod
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
@@ -62,6 +64,17 @@ class Algorithm(ABC):
 
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:  # noqa: B027
         """Set parameters from data; called once, not when a checkpoint brings them."""
+
+    def initialize_ranges(self, network: nn.Module, data: CalibrationData) -> None:  # noqa: B027
+        """Set all ranges from data again, in whatever state training left the network."""
+
+    def begin(self, network: nn.Module, data: CalibrationData) -> None:  # noqa: B027
+        """Initialize what began in this epoch; called after the scheduler's epoch step if `wants_data`."""
+
+    @property
+    def batch_multiplier(self) -> int:
+        """Number of batches whose gradients are to be accumulated before each optimizer step."""
+        return 1
 
     def activate(self) -> None:  # noqa: B027
         """Let the inserted modules act; called once they are initialized or loaded."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.inputs import Arguments, describe, generate
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.stage import CompressionStage
-from lightning_nncf.errors import HookError
+from lightning_nncf.errors import ConfigError, HookError, InitializationError
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.hooks import inserted, strip
 from lightning_nncf.graph.preserve import preserved
@@ -54,6 +55,8 @@ class CompressedNetwork:
         self.inputs = inputs
         self.graph = graph
         self.initialized = False
+        self.calibration: CalibrationData | None = None
+        """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
         metrics = {name: metric for algorithm in algorithms for name, metric in algorithm.metrics().items()}
         self._metrics = MetricCollection(metrics) if metrics else None  # type: ignore[arg-type]
 
@@ -106,11 +109,39 @@ class CompressedNetwork:
 
         The network runs in evaluation mode; its mode and all random number generators are left as they were.
         """
-        with isolate_rng(), preserved(self.network, batch_norm=False), torch.no_grad():
-            self.network.eval()
+        self.calibration = data
+        with self._calibrating(data):
             for algorithm in self.algorithms:
                 algorithm.initialize(self.network, data)
         self.activate()
+
+    def initialize_ranges(self, data: CalibrationData | None = None) -> None:
+        """Set the ranges of all quantizers again, in the state that training left the network in.
+
+        The parameters stay the same objects. In several processes all must call.
+
+        Args:
+            data: The data; default: those that `initialize` had.
+
+        Raises:
+            InitializationError: There is no data.
+        """
+        chosen = data or self._require_calibration()
+        with self._calibrating(chosen):
+            for algorithm in self.algorithms:
+                algorithm.initialize_ranges(self.network, chosen)
+
+    @property
+    def batch_multiplier(self) -> int:
+        """Number of batches whose gradients are to be accumulated before each optimizer step.
+
+        Raises:
+            ConfigError: The algorithms disagree.
+        """
+        wanted = {algorithm.batch_multiplier for algorithm in self.algorithms} - {1}
+        if len(wanted) > 1:
+            raise ConfigError(f"`params.batch_multiplier` must be the same in all algorithms, got {sorted(wanted)}")
+        return wanted.pop() if wanted else 1
 
     def activate(self) -> None:
         """Let the algorithms act on the network; called by `initialize` and after loading a state."""
@@ -158,9 +189,20 @@ class CompressedNetwork:
         return resized
 
     def epoch_step(self) -> None:
-        """Tell every scheduler that an epoch begins."""
+        """Tell every scheduler that an epoch begins, and initialize what begins with it.
+
+        Raises:
+            InitializationError: Something that begins needs data, and there is none.
+        """
         for algorithm in self.algorithms:
             algorithm.scheduler.epoch_step()
+        waiting = [algorithm for algorithm in self.algorithms if algorithm.wants_data]
+        if waiting:
+            data = self._require_calibration()
+            with self._calibrating(data):
+                for algorithm in waiting:
+                    algorithm.begin(self.network, data)
+                    algorithm.wants_data = False
 
     def step(self) -> None:
         """Tell every scheduler that an optimizer step begins."""
@@ -207,3 +249,19 @@ class CompressedNetwork:
             algorithm.strip(self.network)
         strip(self.network)
         return self.network
+
+    def _require_calibration(self) -> CalibrationData:
+        """Return the data for initializations during training."""
+        if self.calibration is None:
+            raise InitializationError(
+                "ranges are to be initialized now, but there is no data for it; set `calibration` of the compressed "
+                "network after restoring it from a checkpoint, or give batches"
+            )
+        return self.calibration
+
+    @contextmanager
+    def _calibrating(self, data: CalibrationData) -> Iterator[None]:
+        """Let the network run in evaluation mode, and leave everything else as it was."""
+        with isolate_rng(), data.surroundings(), preserved(self.network, batch_norm=False), torch.no_grad():
+            self.network.eval()
+            yield

@@ -17,7 +17,7 @@ from lightning_nncf.core.inputs import Arguments, arguments_of, inputs_from_info
 from lightning_nncf.errors import ConfigError, InitializationError
 from lightning_nncf.graph.trace import trace
 
-__all__ = ["compress"]
+__all__ = ["calibration_from", "compress"]
 
 
 def compress(
@@ -55,23 +55,41 @@ def compress(
     ('FULLY_COMPRESSED', ['0.bias', '0.lnncf_in.quantization.scale'])
     """
     settings = NNCFConfig.load(config)
-    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-
-    def call(arguments: Arguments) -> object:
-        args, kwargs = _to(arguments, device)
-        return network(*args, **kwargs)
-
-    def default_forward(batch: Any) -> object:
-        return call(arguments_of(batch))
-
-    run_batch = forward or default_forward
-    run = _capture_run(network, settings, data, example_inputs, call, run_batch)
+    run = _capture_run(network, settings, data, example_inputs, forward or (lambda batch: _run(network, batch)))
     compressed = CompressedNetwork.build(network, settings, trace(network, run))
     if data is not None:
-        compressed.initialize(
-            CalibrationData(batches=data, forward=run_batch, batch_size=extract_batch_size, reduce=distributed_reduce())
-        )
+        compressed.initialize(calibration_from(network, data, forward))
     return compressed
+
+
+def calibration_from(
+    network: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object] | None = None
+) -> CalibrationData:
+    """Make data for initializations from batches.
+
+    Args:
+        network: The network.
+        batches: Batches, iterated more than once.
+        forward: Runs the network on one batch. Default: as in `compress`.
+    """
+    return CalibrationData(
+        batches=batches,
+        forward=forward or (lambda batch: _run(network, batch)),
+        batch_size=extract_batch_size,
+        reduce=distributed_reduce(),
+    )
+
+
+def _run(network: nn.Module, batch: Any) -> object:
+    """Run a network on a batch that a loader gave."""
+    return _call(network, arguments_of(batch))
+
+
+def _call(network: nn.Module, arguments: Arguments) -> object:
+    """Call a network with arguments that may be on another device."""
+    device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    args, kwargs = _to(arguments, device)
+    return network(*args, **kwargs)
 
 
 def _capture_run(
@@ -79,7 +97,6 @@ def _capture_run(
     config: NNCFConfig,
     data: Iterable[Any] | None,
     example_inputs: Any,
-    call: Callable[[Arguments], object],
     run_batch: Callable[[Any], object],
 ) -> Callable[[], object]:
     """Choose what runs the network once: given inputs, described inputs, or the first batch."""
@@ -88,10 +105,10 @@ def _capture_run(
             arguments: Arguments = ((), dict(example_inputs))
         else:
             arguments = (example_inputs if isinstance(example_inputs, tuple) else (example_inputs,), {})
-        return lambda: call(arguments)
+        return lambda: _call(network, arguments)
     if config.input_info:
         described = inputs_from_info(config.input_info, network)
-        return lambda: call(described)
+        return lambda: _call(network, described)
     if data is not None:
         for batch in data:
             return lambda: run_batch(batch)

@@ -57,6 +57,13 @@ class StagedOptimizers:
             for group in groups:
                 group["weight_decay"] = decay
 
+    def settings(self) -> tuple[float, float]:
+        """Return learning rate and weight decay of the first parameter group; zeros without an optimizer."""
+        if not self._optimizers:
+            return 0.0, 0.0
+        group = self._optimizers[0].param_groups[0]
+        return float(group["lr"]), float(group.get("weight_decay", 0.0))
+
     def state_dict(self) -> dict[str, Any]:
         """Return the learning rates from which the drop began."""
         return {"rates": self._rates}

@@ -163,7 +163,7 @@ def test_tied_weight_has_one_quantizer_that_acts_at_both_layers() -> None:
     torch.manual_seed(0)
     net, tokens = Tied(), torch.arange(7)[None]
     compressed = compress(net, CONFIG, [tokens])
-    quantization: Any = compressed.algorithms[0]
+    inserted: Any = compressed.algorithms[0].inserted  # type: ignore[attr-defined]
     seen: list[torch.Tensor] = []
     net.head.register_forward_pre_hook(lambda module, _: seen.append(module.weight))
     with torch.no_grad():
@@ -171,9 +171,9 @@ def test_tied_weight_has_one_quantizer_that_acts_at_both_layers() -> None:
     weight = net.table.weight
     quantizer = next(
         q
-        for q, p in zip(quantization.quantizers, quantization.setup.points, strict=True)
+        for q, p in zip(inserted.quantizers, inserted.setup.points, strict=True)
         if p.kind == "weight" and p.shape == (7, 4)
     )
-    assert quantization.setup.count("weight") == 2
+    assert inserted.setup.count("weight") == 2
     assert torch.equal(seen[0], quantizer(weight))
     assert not torch.equal(seen[0], weight)

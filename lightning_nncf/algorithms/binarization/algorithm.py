@@ -116,6 +116,11 @@ class Binarization(Algorithm):
         self.optimizers.attach(optimizers)
 
     @property
+    def batch_multiplier(self) -> int:
+        """Number of batches whose gradients are accumulated."""
+        return int(self.config.params.batch_multiplier)
+
+    @property
     def stage(self) -> CompressionStage:
         """Fully compressed once weights and activations are binary."""
         on = [module.enabled for module in (*self.weights, *self.activations)]

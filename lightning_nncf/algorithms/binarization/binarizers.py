@@ -11,6 +11,7 @@ from lightning_nncf.algorithms.binarization.functional import (
     binarize_weight,
     initial_log_scale,
 )
+from lightning_nncf.core.idle import idle
 
 __all__ = ["ActivationBinarizer", "WeightBinarizer"]
 
@@ -54,10 +55,7 @@ class ActivationBinarizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return binary activations, or the given ones before it is enabled."""
         if not self.enabled:
-            if self.training and torch.is_grad_enabled() and torch.distributed.is_initialized():
-                # DistributedDataParallel waits for the gradient of every parameter.
-                return x + 0 * (self.log_scale.sum() + self.threshold_logit.sum()).to(x.dtype)
-            return x
+            return idle(self, x)
         if self.training and not bool(self.initialized):
             self._initialize(x)
         return binarize_activation(x, self.log_scale.exp(), self.threshold_logit.sigmoid())

@@ -12,7 +12,6 @@ from lightning_nncf.algorithms.quantization.constraint_config import (
     ActivationsConfig,
     GroupConfig,
     ScopeOverridesConfig,
-    StagedConfig,
 )
 from lightning_nncf.algorithms.quantization.initializer_config import (
     PrecisionConfig,
@@ -25,6 +24,7 @@ from lightning_nncf.algorithms.quantization.quantizer_config import Quantization
 from lightning_nncf.config.algorithm import AlgorithmConfig
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
 from lightning_nncf.config.registry import register_algorithm_config
+from lightning_nncf.config.staged import StagedConfig
 
 if TYPE_CHECKING:
     from lightning_nncf.config.root import NNCFConfig
@@ -38,12 +38,10 @@ __all__ = [
     "QuantizerGroup",
     "RangeConfig",
     "RangeType",
-    "StagedConfig",
 ]
 
 OverflowFix = Literal["enable", "disable", "first_layer_only"]
 
-AVAILABLE_RANGE_TYPES = ("min_max", "mean_min_max", "mixed_min_max")
 AVAILABLE_DEVICES = ("ANY", "CPU", "TRIAL")
 _LATER = "is not available in this version"
 
@@ -82,6 +80,10 @@ class QuantizationConfig(AlgorithmConfig):
 
     overflow_fix: OverflowFix = "enable"
     """Half range for 8-bit weights on CPU, so that sums of two products fit 16 bits on CPUs without VNNI."""
+
+    gradient: Literal["nncf", "lsq"] = "nncf"
+    """`nncf` trains ranges by their plain gradients; `lsq` divides them by the root of the number of values that share
+    the range times the largest integer, as Learned Step Size Quantization does."""
 
     params: StagedConfig | None = None
     """Staged training; absent means that everything is quantized from the start."""
@@ -133,17 +135,10 @@ class QuantizationConfig(AlgorithmConfig):
 
 def _unavailable(config: QuantizationConfig) -> Iterator[Problem]:
     """Yield the keys that ask for a behaviour which other versions have."""
-    for index, entry in enumerate(config.initializer.range):
-        if entry.type not in AVAILABLE_RANGE_TYPES:
-            text = f"must be one of {', '.join(map(repr, AVAILABLE_RANGE_TYPES))}: {entry.type!r} {_LATER}"
-            yield Problem(("initializer", "range", index, "type"), text)
     settings: dict[tuple[str, ...], object] = {
         ("initializer", "precision"): config.initializer.precision,
-        ("params",): config.params,
         ("scope_overrides", "weights"): config.scope_overrides.weights,
         ("scope_overrides", "activations"): config.scope_overrides.activations,
-        ("weights", "logarithm_scale"): config.weights.logarithm_scale,
-        ("activations", "logarithm_scale"): config.activations.logarithm_scale,
         ("activations", "unified_scale_ops"): config.activations.unified_scale_ops,
     }
     yield from (Problem(path, _LATER) for path, value in settings.items() if value)

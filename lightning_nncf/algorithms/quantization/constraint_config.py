@@ -11,7 +11,7 @@ from lightning_nncf.algorithms.quantization.initializer_config import RangeConfi
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
 from lightning_nncf.config.base import Scopes, StrictModel
 
-__all__ = ["ActivationsConfig", "GroupConfig", "OverrideConfig", "ScopeOverridesConfig", "StagedConfig"]
+__all__ = ["ActivationsConfig", "GroupConfig", "OverrideConfig", "ScopeOverridesConfig"]
 
 
 class GroupConfig(StrictModel):
@@ -89,31 +89,3 @@ class ScopeOverridesConfig(StrictModel):
 
     activations: Mapping[str, OverrideConfig] = {}
     """Scope to constraints on its activation quantizers."""
-
-
-class StagedConfig(StrictModel):
-    """Staged training: activations and weights are quantized from different epochs on."""
-
-    batch_multiplier: int = Field(1, ge=1)
-    """Batches whose gradients are accumulated."""
-
-    activations_quant_start_epoch: int = Field(1, ge=0)
-    """First epoch with quantized activations."""
-
-    weights_quant_start_epoch: int = Field(1, ge=0)
-    """First epoch with quantized weights."""
-
-    lr_poly_drop_start_epoch: int | None = Field(None, ge=0)
-    """Epoch from which the learning rate drops."""
-
-    lr_poly_drop_duration_epochs: int = Field(30, ge=0)
-    """Epochs over which the learning rate drops."""
-
-    disable_wd_start_epoch: int | None = Field(None, ge=0)
-    """Epoch from which there is no weight decay."""
-
-    base_lr: float = Field(1e-3, gt=0)
-    """Learning rate to start from."""
-
-    base_wd: float = Field(1e-5, ge=0)
-    """Weight decay to start from."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from lightning_nncf.algorithms.quantization.learning import RangeLearning, scale_gradient
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
+from lightning_nncf.core.idle import idle
 from lightning_nncf.errors import InitializationError
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric
 from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
@@ -31,14 +34,32 @@ class Quantizer(nn.Module, ABC):
         shape: Shape of the parameters: ``(1,)`` for one range per tensor, else ones with the number of channels at
             `axis`.
         axis: Axis of the channels in the tensors to quantize, or -1 for one range per tensor.
+        learning: How the range learns; default: its linear values, by their plain gradients.
+
+    A range that learns as a logarithm has it in its parameter, but linear values of double precision under the same
+    name in state dicts, which give the parameter back to the bit.
     """
 
-    def __init__(self, config: QuantizerConfig, shape: tuple[int, ...], axis: int) -> None:
+    width: ClassVar[str]
+    """Name of the parameter that may learn as a logarithm."""
+
+    def __init__(
+        self, config: QuantizerConfig, shape: tuple[int, ...], axis: int, learning: RangeLearning | None = None
+    ) -> None:
         super().__init__()
         self.shape = shape
         self.axis = axis
+        self.learning = learning or RangeLearning()
         self.enabled = True
         self.config = config
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fake-quantize a tensor, or return it as it is while the quantizer is not enabled."""
+        return self.quantize(x) if self.enabled else idle(self, x)
+
+    @abstractmethod
+    def quantize(self, x: Tensor) -> Tensor:
+        """Fake-quantize a tensor."""
 
     @property
     def config(self) -> QuantizerConfig:
@@ -93,6 +114,32 @@ class Quantizer(nn.Module, ABC):
         with torch.no_grad():
             self._assign(low, high)
 
+    def _linear(self) -> Tensor:
+        """Return the scale or the width, in linear values."""
+        parameter = self.get_parameter(self.width)
+        return parameter.exp() if self.learning.logarithm else parameter
+
+    def _assign_linear(self, values: Tensor) -> None:
+        """Set the scale or the width from linear values."""
+        self.get_parameter(self.width).copy_(values.log() if self.learning.logarithm else values)
+
+    def _learning(self, values: Tensor) -> Tensor:
+        """Return values of the range with the gradients that they are to learn by."""
+        return scale_gradient(values, self.learning.factor(self.quant_max))
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.learning.logarithm:
+            destination[prefix + self.width] = self.get_parameter(self.width).detach().double().exp()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        key = prefix + self.width
+        if self.learning.logarithm and key in state_dict:
+            values: Tensor = state_dict[key].detach().double().abs()
+            least = torch.finfo(torch.float32).tiny
+            state_dict[key] = values.clamp_min(least).log().to(self.get_parameter(self.width).dtype)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def extra_repr(self) -> str:
         """Return the number format for `repr`."""
         granularity = f"axis={self.axis}" if self.axis >= 0 else "per tensor"
@@ -108,29 +155,33 @@ class SymmetricQuantizer(Quantizer):
     [-8.0, 1.0, 7.0]
     """
 
-    def __init__(self, config: QuantizerConfig, shape: tuple[int, ...], axis: int) -> None:
-        super().__init__(config, shape, axis)
-        self.scale = nn.Parameter(torch.ones(shape))
+    width: ClassVar[str] = "scale"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __init__(
+        self, config: QuantizerConfig, shape: tuple[int, ...], axis: int, learning: RangeLearning | None = None
+    ) -> None:
+        super().__init__(config, shape, axis, learning)
+        self.scale = nn.Parameter(torch.zeros(shape) if self.learning.logarithm else torch.ones(shape))
+
+    def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
-        return fake_quantize_symmetric(x, self.scale, self.quant_min, self.quant_max, self.axis) if self.enabled else x
+        return fake_quantize_symmetric(x, self._learning(self._linear()), self.quant_min, self.quant_max, self.axis)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""
-        _, low, high = symmetric_grid(self.scale.detach(), self.quant_min, self.quant_max)
+        _, low, high = symmetric_grid(self._linear().detach(), self.quant_min, self.quant_max)
         return low, high
 
     def quantization_parameters(self) -> tuple[Tensor, Tensor, int, int]:
         """Return ``(scale, zero_point, quant_min, quant_max)``; the zero points are 0."""
-        step, _, _ = symmetric_grid(self.scale.detach().float(), self.quant_min, self.quant_max)
+        step, _, _ = symmetric_grid(self._linear().detach().float(), self.quant_min, self.quant_max)
         scale = step.flatten()
         return scale, torch.zeros_like(scale, dtype=torch.int32), self.quant_min, self.quant_max
 
     def _assign(self, low: Tensor, high: Tensor) -> None:
         if self.config.signed is None:
             self.config = replace(self.config, signed=bool((low < 0).any()))
-        self.scale.copy_(torch.maximum(low.abs(), high.abs()).clamp_min(_MIN_SCALE))
+        self._assign_linear(torch.maximum(low.abs(), high.abs()).clamp_min(_MIN_SCALE))
 
 
 class AsymmetricQuantizer(Quantizer):
@@ -142,25 +193,28 @@ class AsymmetricQuantizer(Quantizer):
     [-1.0, 1.0, 2.0]
     """
 
-    def __init__(self, config: QuantizerConfig, shape: tuple[int, ...], axis: int) -> None:
-        super().__init__(config, shape, axis)
-        self.input_low = nn.Parameter(torch.zeros(shape))
-        self.input_range = nn.Parameter(torch.ones(shape))
+    width: ClassVar[str] = "input_range"
 
-    def forward(self, x: Tensor) -> Tensor:
+    def __init__(
+        self, config: QuantizerConfig, shape: tuple[int, ...], axis: int, learning: RangeLearning | None = None
+    ) -> None:
+        super().__init__(config, shape, axis, learning)
+        self.input_low = nn.Parameter(torch.zeros(shape))
+        self.input_range = nn.Parameter(torch.zeros(shape) if self.learning.logarithm else torch.ones(shape))
+
+    def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
-        return (
-            fake_quantize_asymmetric(x, self.input_low, self.input_range, self.levels, self.axis) if self.enabled else x
-        )
+        low, width = self._learning(self.input_low), self._learning(self._linear())
+        return fake_quantize_asymmetric(x, low, width, self.levels, self.axis)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""
-        _, _, low, high = asymmetric_grid(self.input_low.detach(), self.input_range.detach(), self.levels)
+        _, _, low, high = asymmetric_grid(self.input_low.detach(), self._linear().detach(), self.levels)
         return low, high
 
     def quantization_parameters(self) -> tuple[Tensor, Tensor, int, int]:
         """Return ``(scale, zero_point, quant_min, quant_max)`` of the tuned range."""
-        low, width = self.input_low.detach().float(), self.input_range.detach().float()
+        low, width = self.input_low.detach().float(), self._linear().detach().float()
         step, zero_point, _, _ = asymmetric_grid(low, width, self.levels)
         zero_points = zero_point.flatten().to(torch.int32) + self.quant_min
         return step.flatten(), zero_points, self.quant_min, self.quant_max
@@ -172,22 +226,25 @@ class AsymmetricQuantizer(Quantizer):
         least = torch.where(widest > 0, widest * _MIN_RANGE_SHARE, _MIN_SCALE)
         correction = (width.clamp_min(least) - width) / 2
         self.input_low.copy_(low - correction)
-        self.input_range.copy_(width + 2 * correction)
+        self._assign_linear(width + 2 * correction)
 
 
-_CLASSES: dict[QuantizationMode, Callable[[QuantizerConfig, tuple[int, ...], int], Quantizer]] = {
+_CLASSES: dict[QuantizationMode, Callable[[QuantizerConfig, tuple[int, ...], int, RangeLearning | None], Quantizer]] = {
     "symmetric": SymmetricQuantizer,
     "asymmetric": AsymmetricQuantizer,
 }
 
 
-def build_quantizer(config: QuantizerConfig, shape: Sequence[int], channel_axis: int) -> Quantizer:
+def build_quantizer(
+    config: QuantizerConfig, shape: Sequence[int], channel_axis: int, learning: RangeLearning | None = None
+) -> Quantizer:
     """Build the quantizer of one place.
 
     Args:
         config: Number format.
         shape: Shape of the tensors to quantize; only its length and its channels count.
         channel_axis: Axis of the channels in it, used when ``config.per_channel``; may count from the end.
+        learning: How the range learns.
 
     Returns:
         A quantizer with parameters of shape ``(1,)`` per tensor, or ``[..., C, ...]`` with ones elsewhere.
@@ -197,11 +254,11 @@ def build_quantizer(config: QuantizerConfig, shape: Sequence[int], channel_axis:
     """
     build = _CLASSES[config.mode]
     if not config.per_channel:
-        return build(config, (1,), -1)
+        return build(config, (1,), -1, learning)
     if not -len(shape) <= channel_axis < len(shape):
         raise ValueError(f"`channel_axis` must be an axis of the shape {tuple(shape)}, got {channel_axis}")
     axis = channel_axis % len(shape)
-    return build(config, tuple(size if dim == axis else 1 for dim, size in enumerate(shape)), axis)
+    return build(config, tuple(size if dim == axis else 1 for dim, size in enumerate(shape)), axis, learning)
 
 
 def _shorten(values: Tensor) -> str:

@@ -11,12 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_nncf.algorithms.quantization.histogram import reduce_histograms
+from lightning_nncf.algorithms.quantization.initializer_config import RangeType
+from lightning_nncf.algorithms.quantization.quantile_statistics import (
+    HistogramStatistics,
+    MeanPercentileStatistics,
+    Percentiles,
+    PercentileStatistics,
+    ThreeSigmaStatistics,
+    exact_quantiles,
+)
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
-from lightning_nncf.algorithms.quantization.range_statistics import RangeStatistics, RangeType, reduce_statistics
+from lightning_nncf.algorithms.quantization.range_statistics import RangeStatistics, extremes, reduce_statistics
 from lightning_nncf.calibration import CalibrationData, Reduce, require_samples, run_batches
 from lightning_nncf.errors import InitializationError
 
-__all__ = ["RangeTask", "initialize_ranges"]
+__all__ = ["RangeTask", "initialize_ranges", "initialize_weight_ranges"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +42,7 @@ class RangeTask:
         quantizer: The quantizer; it appears in one task, however many places share it.
         weight: The weight that it quantizes; ``None`` for an activation, whose statistics come from data.
         type: Which statistics set the range.
+        percentiles: The lower and the upper percentile, 0 to 100, of the types that take percentiles.
         num_samples: Samples to collect per process; 0 leaves the range as it is, in the weights too.
     """
 
@@ -39,6 +50,7 @@ class RangeTask:
     quantizer: Quantizer
     weight: nn.Parameter | None = None
     type: RangeType = "mixed_min_max"
+    percentiles: Percentiles = (0.1, 99.9)
     num_samples: int = 256
 
 
@@ -55,19 +67,28 @@ def initialize_ranges(tasks: Sequence[RangeTask], data: CalibrationData) -> None
     Raises:
         InitializationError: The data is empty, or a quantizer saw nothing or values that are NaN or infinite.
     """
-    for task in tasks:
-        if task.weight is not None and task.num_samples > 0:
-            statistics = _new_statistics(task)
-            statistics.update(task.weight)
-            _set_range(task, *statistics.result())
+    initialize_weight_ranges(tasks)
     collectors = [_Collector(task) for task in tasks if task.weight is None and task.num_samples > 0]
     if collectors:
         require_samples(data, _collect(tasks, collectors, data), _DESCRIPTION)
         if data.reduce is not None:
             _equalize_calls(collectors, data.reduce)
-            reduce_statistics([statistics for collector in collectors for statistics in collector.calls], data.reduce)
+            collected = [statistics for collector in collectors for statistics in collector.calls]
+            reduce_statistics(collected, data.reduce)
+            reduce_histograms([x.histogram for x in collected if isinstance(x, HistogramStatistics)], data.reduce)
         for collector in collectors:
             _set_range(collector.task, *_merge(collector))
+
+
+def initialize_weight_ranges(tasks: Sequence[RangeTask]) -> None:
+    """Set the ranges of the quantizers of weights, which needs no data.
+
+    Raises:
+        InitializationError: A weight holds values that are NaN or infinite.
+    """
+    for task in tasks:
+        if task.weight is not None and task.num_samples > 0:
+            _set_range(task, *_weight_range(task, task.weight))
 
 
 @dataclass
@@ -93,11 +114,27 @@ class _Collector:
 
 
 def _new_statistics(task: RangeTask) -> RangeStatistics:
-    """Prepare statistics that fit a quantizer; weights are one sample."""
+    """Prepare statistics of activations that fit a quantizer."""
     quantizer = task.quantizer
-    kind: RangeType = task.type if task.weight is None else "min_max"
-    size = next(quantizer.parameters()).numel()
-    return RangeStatistics(kind, size, quantizer.axis, symmetric=quantizer.config.mode == "symmetric")
+    size, axis = next(quantizer.parameters()).numel(), quantizer.axis
+    symmetric = quantizer.config.mode == "symmetric"
+    if task.type == "threesigma":
+        return ThreeSigmaStatistics(size, axis, symmetric=symmetric)
+    if task.type == "percentile":
+        return PercentileStatistics(size, axis, symmetric=symmetric, percentiles=task.percentiles)
+    if task.type == "mean_percentile":
+        return MeanPercentileStatistics(size, axis, symmetric=symmetric, percentiles=task.percentiles)
+    return RangeStatistics(task.type, size, axis, symmetric=symmetric)
+
+
+def _weight_range(task: RangeTask, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the ends for a weight, which is one sample and seen whole."""
+    axis, symmetric = task.quantizer.axis, task.quantizer.config.mode == "symmetric"
+    if task.type == "threesigma":
+        return exact_quantiles(weight, axis, "threesigma", task.percentiles, symmetric=symmetric)
+    if task.type in ("percentile", "mean_percentile"):
+        return exact_quantiles(weight, axis, "percentile", task.percentiles, symmetric=symmetric)
+    return extremes(weight.detach(), axis)
 
 
 def _collect(tasks: Sequence[RangeTask], collectors: Sequence[_Collector], data: CalibrationData) -> int:

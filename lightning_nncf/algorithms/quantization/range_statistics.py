@@ -10,9 +10,29 @@ from torch import Tensor
 
 from lightning_nncf.calibration.reduce import Reduce
 
-__all__ = ["RangeStatistics", "RangeType", "extremes", "reduce_statistics"]
+__all__ = ["MinMaxType", "RangeStatistics", "extremes", "reduce_statistics", "rows_of"]
 
-RangeType = Literal["min_max", "mean_min_max", "mixed_min_max"]
+MinMaxType = Literal["min_max", "mean_min_max", "mixed_min_max"]
+
+
+def rows_of(x: Tensor, axis: int) -> Tensor:
+    """Return the values of each channel as a row, in any order, without copying a dense tensor that is one row.
+
+    Args:
+        x: The tensor.
+        axis: Axis of the channels, or -1 for the whole tensor.
+
+    Returns:
+        ``[C, N]``, or ``[1, N]`` for the whole tensor.
+
+    >>> rows_of(torch.tensor([[1, 2], [3, 4]]), 1).tolist()
+    [[1, 3], [2, 4]]
+    """
+    if axis >= 0:
+        return x.movedim(axis, 0).flatten(1) if x.ndim > 1 else x[:, None]
+    # in memory order, so that flattening a channels_last tensor is a view as well
+    order = sorted(range(x.ndim), key=lambda dim: -x.stride()[dim])
+    return x.permute(order).reshape(1, -1)
 
 
 def extremes(x: Tensor, axis: int, *, per_sample: bool = False) -> tuple[Tensor, Tensor]:
@@ -37,7 +57,7 @@ def extremes(x: Tensor, axis: int, *, per_sample: bool = False) -> tuple[Tensor,
     if axis >= 0:
         dims = [dim for dim in range(x.ndim) if dim != axis]
         return (x.amin(dims), x.amax(dims)) if dims else (x, x)
-    # in memory order, so that flattening a channels_last tensor is a view as well
+    # memory order within each sample, as in `rows_of`
     order = sorted(range(1, x.ndim), key=lambda dim: -x.stride()[dim])
     samples = x.permute(0, *order).flatten(1) if x.ndim > 1 else x.reshape(1, -1)
     # not aminmax: along an axis it is 13 times slower on the CPU than both of these
@@ -58,7 +78,7 @@ class RangeStatistics:
         symmetric: Whether they are for a symmetric range.
     """
 
-    def __init__(self, kind: RangeType, size: int, axis: int, *, symmetric: bool) -> None:
+    def __init__(self, kind: MinMaxType, size: int, axis: int, *, symmetric: bool) -> None:
         self.axis = axis
         self.symmetric = symmetric
         self.per_sample = kind == "mixed_min_max" and axis < 0
@@ -73,10 +93,7 @@ class RangeStatistics:
         """Take in one batch; an empty one counts for nothing."""
         if x.numel() == 0:
             return
-        low, high = extremes(x.detach(), self.axis, per_sample=self.per_sample)
-        low, high = low.float(), high.float()
-        if self.symmetric:
-            high = torch.maximum(low.abs(), high.abs())
+        low, high = self.ends(x.detach())
         if self.count == 0:
             self.low, self.high, self.sums = (part.to(x.device) for part in (self.low, self.high, self.sums))
         if self.per_sample:
@@ -90,6 +107,12 @@ class RangeStatistics:
             self.sums[1] += high
         self.low = torch.minimum(self.low, low)
         self.high = torch.maximum(self.high, high)
+
+    def ends(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what one batch contributes to the low and to the high end."""
+        low, high = extremes(x, self.axis, per_sample=self.per_sample)
+        low, high = low.float(), high.float()
+        return low, torch.maximum(low.abs(), high.abs()) if self.symmetric else high
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Return the low and the high end; infinite if nothing was seen."""

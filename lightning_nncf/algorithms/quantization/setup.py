@@ -9,7 +9,9 @@ from typing import Any, Literal
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.graph.graph import InsertionPoint
 
-__all__ = ["QuantizationPoint", "QuantizationSetup"]
+__all__ = ["PointKind", "QuantizationPoint", "QuantizationSetup"]
+
+PointKind = Literal["weight", "activation"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +27,7 @@ class QuantizationPoint:
         ops: Addresses of the ops whose input this point quantizes.
     """
 
-    kind: Literal["weight", "activation"]
+    kind: PointKind
     point: InsertionPoint
     config: QuantizerConfig
     shape: tuple[int, ...]
@@ -70,7 +72,7 @@ class QuantizationSetup:
     unified: tuple[tuple[int, ...], ...] = ()
     adjacent: tuple[tuple[int, ...], ...] = ()
 
-    def count(self, kind: Literal["weight", "activation"]) -> int:
+    def count(self, kind: PointKind) -> int:
         """Count the points of one kind."""
         return sum(point.kind == kind for point in self.points)
 

@@ -53,11 +53,6 @@ def test_disable_saturation_fix_must_be_a_boolean() -> None:
     ("values", "path"),
     [
         ({"initializer": {"precision": {"type": "hawq", "bits": [4, 8]}}}, "initializer.precision"),
-        ({"initializer": {"range": {"type": "percentile"}}}, "initializer.range.type"),
-        ({"initializer": {"range": [{"type": "threesigma"}]}}, "initializer.range[0].type"),
-        ({"params": {"weights_quant_start_epoch": 2}}, "params"),
-        ({"weights": {"logarithm_scale": True}}, "weights.logarithm_scale"),
-        ({"activations": {"logarithm_scale": True}}, "activations.logarithm_scale"),
         ({"activations": {"unified_scale_ops": [["a", "b"]]}}, "activations.unified_scale_ops"),
         ({"scope_overrides": {"activations": {"{re}ELU": {"signed": True}}}}, "scope_overrides.activations"),
         ({"scope_overrides": {"weights": {"conv1": {"bits": 4}}}}, "scope_overrides.weights"),

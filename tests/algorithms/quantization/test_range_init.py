@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_nncf.algorithms.quantization.initializer_config import RangeType
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
 from lightning_nncf.algorithms.quantization.range_init import RangeTask, initialize_ranges
-from lightning_nncf.algorithms.quantization.range_statistics import RangeType
 from lightning_nncf.calibration import CalibrationData, process_group_reduce
 from lightning_nncf.errors import InitializationError
 

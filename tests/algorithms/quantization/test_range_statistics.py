@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from lightning_nncf.algorithms.quantization.range_statistics import (
+    MinMaxType,
     RangeStatistics,
-    RangeType,
     extremes,
     reduce_statistics,
 )
@@ -43,7 +43,7 @@ def test_extremes_of_tensors_without_samples(shape: tuple[int, ...]) -> None:
 
 
 def collected(
-    kind: RangeType, batches: list[Tensor], *, symmetric: bool, axis: int = -1, size: int = 1
+    kind: MinMaxType, batches: list[Tensor], *, symmetric: bool, axis: int = -1, size: int = 1
 ) -> list[list[float]]:
     statistics = RangeStatistics(kind, size, axis, symmetric=symmetric)
     for batch in batches:
@@ -66,7 +66,7 @@ BATCHES = [torch.tensor([[-1.0, 2.0], [-5.0, 1.0]]), torch.tensor([[0.0, 8.0], [
         ("mixed_min_max", True, -5.0, (2 + 5 + 8 + 4) / 4),
     ],
 )
-def test_statistics_per_tensor_worked_by_hand(kind: RangeType, symmetric: bool, low: float, high: float) -> None:
+def test_statistics_per_tensor_worked_by_hand(kind: MinMaxType, symmetric: bool, low: float, high: float) -> None:
     assert collected(kind, BATCHES, symmetric=symmetric) == [[low], [high]]
 
 
@@ -78,12 +78,12 @@ def test_statistics_per_tensor_worked_by_hand(kind: RangeType, symmetric: bool, 
         ("mixed_min_max", [-5.0, 1.0], [0.0, 8.0]),
     ],
 )
-def test_statistics_per_channel_worked_by_hand(kind: RangeType, low: list[float], high: list[float]) -> None:
+def test_statistics_per_channel_worked_by_hand(kind: MinMaxType, low: list[float], high: list[float]) -> None:
     assert collected(kind, BATCHES, symmetric=False, axis=1, size=2) == [low, high]
 
 
 @pytest.mark.parametrize("kind", ["min_max", "mean_min_max", "mixed_min_max"])
-def test_empty_batches_count_for_nothing(kind: RangeType) -> None:
+def test_empty_batches_count_for_nothing(kind: MinMaxType) -> None:
     with_empty = [BATCHES[0], torch.zeros(0, 2), BATCHES[1]]
     assert collected(kind, with_empty, symmetric=False) == collected(kind, BATCHES, symmetric=False)
     assert collected(kind, [torch.zeros(0, 2)], symmetric=False) == [[float("inf")], [-float("inf")]]
@@ -113,7 +113,7 @@ def two_processes(ours: list[RangeStatistics], theirs: list[RangeStatistics]) ->
 
 @pytest.mark.parametrize("kind", ["min_max", "mean_min_max", "mixed_min_max"])
 @pytest.mark.parametrize("axis", [-1, 1])
-def test_two_processes_get_what_one_would(kind: RangeType, axis: int) -> None:
+def test_two_processes_get_what_one_would(kind: MinMaxType, axis: int) -> None:
     size = 2 if axis == 1 else 1
     ours, theirs = ([RangeStatistics(kind, size, axis, symmetric=False) for _ in range(2)] for _ in range(2))
     for mine, other in zip(ours, theirs, strict=True):

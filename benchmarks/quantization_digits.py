@@ -1,0 +1,66 @@
+"""What quantization costs on digits and hard digits, by bit widths and by the way ranges learn.
+
+    python -m benchmarks.quantization_digits --part bits
+    python -m benchmarks.quantization_digits --part gradient
+
+`bits` compares 8-bit weights and activations, 4-bit weights, and both in 4 bits with float; `gradient` the two settings
+of `gradient` at 8, 4, 3 and 2 bits, on the same float networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from benchmarks.machine import write_results
+from benchmarks.protocol import add_arguments, run_with_arguments
+
+# The first layer sees the noise of pixels and the last one decides; both cost few operations.
+OUTER = ["{re}^conv/", "{re}^fc/"]
+
+
+def section(weight_bits: int, activation_bits: int, *, keep_outer: bool = False, **more: Any) -> dict[str, Any]:
+    """Return a configuration; with `keep_outer` the first and the last layer stay in floating point."""
+    return {
+        "target_device": "TRIAL",
+        "compression": {
+            "algorithm": "quantization",
+            "weights": {"bits": weight_bits, "per_channel": True},
+            "activations": {"bits": activation_bits},
+            "initializer": {"batchnorm_adaptation": {"num_bn_adaptation_samples": 500}},
+            "ignored_scopes": OUTER if keep_outer else [],
+            **more,
+        },
+    }
+
+
+def bits() -> dict[str, Any]:
+    """Return the bit widths that have a bar."""
+    return {"w8a8": section(8, 8), "w4a8": section(4, 8), "w4a4": section(4, 4)}
+
+
+def gradient() -> dict[str, Any]:
+    """Return both gradients at each bit width."""
+    return {
+        f"w{width}a{width} {kind}": section(width, width, gradient=kind)
+        for width in (8, 4, 3, 2)
+        for kind in ("nncf", "lsq")
+    }
+
+
+PARTS = {"bits": bits, "gradient": gradient}
+
+
+def main() -> None:
+    """Run one part and write what it found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", default="bits", choices=sorted(PARTS))
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    found = run_with_arguments(PARTS[arguments.part](), arguments)
+    suffix = "" if arguments.split == "test" else f"_{arguments.split}"
+    write_results(f"quantization_digits_{arguments.part}{suffix}", found)
+
+
+if __name__ == "__main__":
+    main()
