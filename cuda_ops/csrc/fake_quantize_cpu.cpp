@@ -66,7 +66,8 @@ inline void forward_row(const T* x, T* y, int64_t count, const Grid<A>& grid) {
   if (count % V::kWidth != 0) forward_part<kSymmetric, V>(x, y, count - V::kWidth, count, grid);
 }
 
-// One vector of the backward: stores the gradient of x and returns the sums of its lanes.
+// One vector of the backward: stores the gradient of x and returns the sums of its lanes. Where that gradient takes the
+// place of the result's, only what changes is stored.
 template <typename V>
 struct Parts {
   V inside, above, below;
@@ -78,8 +79,9 @@ inline Parts<V> backward_vector(const T* grad, const T* x, T* grad_x, V reciproc
   const V g = V::load(grad);
   const auto over = value > high;
   const auto under = low > value;
-  const V passed = V::drop(V::either(over, under), g);
-  passed.store_unrounded(grad_x);
+  const auto outside = V::either(over, under);
+  const V passed = V::drop(outside, g);
+  if (grad != grad_x || V::any(outside)) passed.store_unrounded(grad_x);
   const V clipped = V::min(high, V::max(low, value));
   const V residual = V::minus_product(clipped, V::round(clipped * reciprocal), step);
   return {passed * residual, V::keep(over, g), V::keep(under, g)};
@@ -353,68 +355,101 @@ Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, i
   return result;
 }
 
-// Returns the gradient of `x`, and the sums of every channel.
+struct Gradients {
+  Tensor of_x;
+  std::vector<Sums<double>> sums;  // of every channel
+};
+
+// The gradient of `x` takes the place of `grad` where that is wished and types and strides are the same.
 template <bool kSymmetric>
-std::pair<Tensor, std::vector<Sums<double>>> run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
-                                                          const Tensor& second, int64_t quant_min, int64_t quant_max,
-                                                          int64_t axis) {
+Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first, const Tensor& second,
+                       int64_t quant_min, int64_t quant_max, int64_t axis, bool in_place) {
   const int64_t channels = channels_of(x, axis);
   check_parameter(first, channels);
   if (!kSymmetric) check_parameter(second, channels);
   if (x.numel() == 0) return {torch::stable::empty_like(x), std::vector<Sums<double>>(channels)};
   if (widens_to_double(x, first)) {
     const Tensor wide = torch::stable::to(x, ScalarType::Double);
-    auto [grad_x, totals] = run_backward<kSymmetric>(grad, wide, first, second, quant_min, quant_max, axis);
-    return {in_type_of(grad_x, x), totals};
+    auto [of_x, sums] = run_backward<kSymmetric>(grad, wide, first, second, quant_min, quant_max, axis, false);
+    return {in_type_of(of_x, x), sums};
   }
   Layout layout;
   const Tensor source = dense(x, axis, layout);
   const Tensor upstream = in_layout_of(grad, source);
-  Tensor result = empty_like_dense(source);
-  std::vector<Sums<double>> totals;
+  Gradients result{in_place ? upstream : empty_like_dense(source), {}};
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
     const std::vector<A> others = kSymmetric ? std::vector<A>{} : values_of<A>(second);
     const auto grids = grids_of<kSymmetric, A>(values_of<A>(first), others, quant_min, quant_max);
-    totals = backward<T, A>(static_cast<const T*>(upstream.data_ptr()),
-                                        static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()),
-                                        layout, grids);
+    result.sums = backward<T, A>(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
+                                 static_cast<T*>(result.of_x.data_ptr()), layout, grids);
   });
-  return {result, totals};
+  return result;
+}
+
+// Puts a result into the tensor that it was to replace, if it is not there already.
+void put(const Tensor& grad, const Tensor& result) {
+  if (grad.numel() == 0 || grad.data_ptr() == result.data_ptr()) return;
+  Tensor target = grad;
+  torch::stable::copy_(target, result);
 }
 
 Tensor symmetric(const Tensor& x, const Tensor& scale, int64_t quant_min, int64_t quant_max, int64_t axis) {
   return run_forward<true>(x, scale, scale, quant_min, quant_max, axis);
 }
 
+Tensor scale_gradient(const std::vector<Sums<double>>& sums, const Tensor& scale, int64_t quant_min,
+                      int64_t quant_max) {
+  std::vector<double> values = values_of<double>(scale);
+  const double ratio = double(quant_min) / double(quant_max);
+  for (size_t c = 0; c < values.size(); ++c) {
+    values[c] = sign_of(values[c]) *
+                (sums[c].inside / double(quant_max - quant_min) + sums[c].above + sums[c].below * ratio);
+  }
+  return like_parameter(scale, values);
+}
+
 std::tuple<Tensor, Tensor> symmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
                                               int64_t quant_min, int64_t quant_max, int64_t axis) {
-  auto [grad_x, totals] = run_backward<true>(grad, x, scale, scale, quant_min, quant_max, axis);
-  std::vector<double> grad_scale = values_of<double>(scale);
-  const double ratio = double(quant_min) / double(quant_max);
-  for (size_t c = 0; c < grad_scale.size(); ++c) {
-    const Sums<double>& sums = totals[c];
-    grad_scale[c] = sign_of(grad_scale[c]) *
-                    (sums.inside / double(quant_max - quant_min) + sums.above + sums.below * ratio);
-  }
-  return {grad_x, like_parameter(scale, grad_scale)};
+  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, quant_min, quant_max, axis, false);
+  return {of_x, scale_gradient(sums, scale, quant_min, quant_max)};
+}
+
+Tensor symmetric_backward_in_place(const Tensor& grad, const Tensor& x, const Tensor& scale, int64_t quant_min,
+                                   int64_t quant_max, int64_t axis) {
+  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, quant_min, quant_max, axis, true);
+  put(grad, of_x);
+  return scale_gradient(sums, scale, quant_min, quant_max);
 }
 
 Tensor asymmetric(const Tensor& x, const Tensor& input_low, const Tensor& input_range, int64_t levels, int64_t axis) {
   return run_forward<false>(x, input_low, input_range, 0, levels - 1, axis);
 }
 
+std::tuple<Tensor, Tensor> range_gradients(const std::vector<Sums<double>>& sums, const Tensor& input_low,
+                                           const Tensor& input_range, int64_t levels) {
+  std::vector<double> low(sums.size());
+  std::vector<double> range = values_of<double>(input_range);
+  for (size_t c = 0; c < sums.size(); ++c) {
+    low[c] = sums[c].above + sums[c].below;
+    range[c] = sign_of(range[c]) * (sums[c].inside / double(levels - 1) + sums[c].above);
+  }
+  return {like_parameter(input_low, low), like_parameter(input_range, range)};
+}
+
 std::tuple<Tensor, Tensor, Tensor> asymmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& input_low,
                                                        const Tensor& input_range, int64_t levels, int64_t axis) {
-  auto [grad_x, totals] = run_backward<false>(grad, x, input_low, input_range, 0, levels - 1, axis);
-  std::vector<double> grad_low(totals.size());
-  std::vector<double> grad_range = values_of<double>(input_range);
-  for (size_t c = 0; c < totals.size(); ++c) {
-    grad_low[c] = totals[c].above + totals[c].below;
-    grad_range[c] = sign_of(grad_range[c]) * (totals[c].inside / double(levels - 1) + totals[c].above);
-  }
-  return {grad_x, like_parameter(input_low, grad_low), like_parameter(input_range, grad_range)};
+  const auto [of_x, sums] = run_backward<false>(grad, x, input_low, input_range, 0, levels - 1, axis, false);
+  const auto [of_low, of_range] = range_gradients(sums, input_low, input_range, levels);
+  return {of_x, of_low, of_range};
+}
+
+std::tuple<Tensor, Tensor> asymmetric_backward_in_place(const Tensor& grad, const Tensor& x, const Tensor& input_low,
+                                                        const Tensor& input_range, int64_t levels, int64_t axis) {
+  const auto [of_x, sums] = run_backward<false>(grad, x, input_low, input_range, 0, levels - 1, axis, true);
+  put(grad, of_x);
+  return range_gradients(sums, input_low, input_range, levels);
 }
 
 }  // namespace
@@ -422,8 +457,10 @@ std::tuple<Tensor, Tensor, Tensor> asymmetric_backward(const Tensor& grad, const
 STABLE_TORCH_LIBRARY_IMPL(lightning_nncf, CPU, m) {
   m.impl("fake_quantize_symmetric", TORCH_BOX(&symmetric));
   m.impl("fake_quantize_symmetric_backward", TORCH_BOX(&symmetric_backward));
+  m.impl("fake_quantize_symmetric_backward_", TORCH_BOX(&symmetric_backward_in_place));
   m.impl("fake_quantize_asymmetric", TORCH_BOX(&asymmetric));
   m.impl("fake_quantize_asymmetric_backward", TORCH_BOX(&asymmetric_backward));
+  m.impl("fake_quantize_asymmetric_backward_", TORCH_BOX(&asymmetric_backward_in_place));
 }
 
 }  // namespace lightning_nncf

@@ -59,6 +59,11 @@ struct Lanes {
   }
   static Mask either(const Mask& a, const Mask& b) { return max(a, b); }
   static Mask both(const Mask& a, const Mask& b) { return min(a, b); }
+  static bool any(const Mask& mask) {
+    bool found = false;
+    for (int i = 0; i < Width; ++i) found |= mask.v[i] != A(0);
+    return found;
+  }
   static Mask last(int count) {
     Lanes r;
     for (int i = 0; i < Width; ++i) r.v[i] = A(i >= Width - count);
@@ -123,6 +128,7 @@ struct Floats {
   static Floats drop(Mask mask, Floats a) { return {_mm512_maskz_mov_ps(Mask(~mask), a.v)}; }
   static Mask either(Mask a, Mask b) { return Mask(a | b); }
   static Mask both(Mask a, Mask b) { return Mask(a & b); }
+  static bool any(Mask mask) { return mask != 0; }
   static Mask last(int count) { return Mask(0xffffu << (kWidth - count)); }
   float sum() const {
     const __m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
@@ -179,6 +185,7 @@ struct Floats {
   static Floats drop(Mask mask, Floats a) { return {_mm256_andnot_ps(mask, a.v)}; }
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }
   static Mask both(Mask a, Mask b) { return _mm256_and_ps(a, b); }
+  static bool any(Mask mask) { return _mm256_movemask_ps(mask) != 0; }
   static Mask last(int count) {
     const __m256i lanes = _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0);
     return _mm256_castsi256_ps(_mm256_cmpgt_epi32(_mm256_set1_epi32(count), lanes));

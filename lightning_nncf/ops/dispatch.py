@@ -13,14 +13,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_nncf.ops import library, native, reference
+from lightning_nncf.ops.ownership import belongs_to_backward
 
 __all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric"]
 
 _ops = getattr(torch.ops, library.NAMESPACE)
 _symmetric_op = _ops.fake_quantize_symmetric.default
 _symmetric_backward_op = _ops.fake_quantize_symmetric_backward.default
+_symmetric_backward_in_place_op = _ops.fake_quantize_symmetric_backward_.default
 _asymmetric_op = _ops.fake_quantize_asymmetric.default
 _asymmetric_backward_op = _ops.fake_quantize_asymmetric_backward.default
+_asymmetric_backward_in_place_op = _ops.fake_quantize_asymmetric_backward_.default
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
@@ -104,10 +107,13 @@ class _SymmetricKernel(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with _below_autograd():
-            return (*_symmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None)
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        if torch.is_grad_enabled():
+            return _symmetric_once(ctx, grad)
+        if belongs_to_backward(grad):
+            return grad, _symmetric_backward_in_place_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None
+        return (*_symmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None)
 
 
 class _AsymmetricKernel(torch.autograd.Function):
@@ -120,10 +126,25 @@ class _AsymmetricKernel(torch.autograd.Function):
         return result
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        with _below_autograd():
-            return (*_asymmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        if torch.is_grad_enabled():
+            return _asymmetric_once(ctx, grad)
+        if belongs_to_backward(grad):
+            return grad, *_asymmetric_backward_in_place_op(grad, *ctx.saved_tensors, *ctx.settings), None, None
+        return (*_asymmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
+
+
+@once_differentiable
+def _symmetric_once(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate where a second derivative may be asked for, which must then fail."""
+    return (*_symmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None)
+
+
+@once_differentiable
+def _asymmetric_once(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate where a second derivative may be asked for, which must then fail."""
+    return (*_asymmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
 
 
 class _SymmetricFormula(torch.autograd.Function):

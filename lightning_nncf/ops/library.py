@@ -25,10 +25,16 @@ _SCHEMAS = {
     "fake_quantize_symmetric_backward": (
         "(Tensor grad, Tensor x, Tensor scale, int quant_min, int quant_max, int axis) -> (Tensor, Tensor)"
     ),
+    "fake_quantize_symmetric_backward_": (
+        "(Tensor(a!) grad, Tensor x, Tensor scale, int quant_min, int quant_max, int axis) -> Tensor"
+    ),
     "fake_quantize_asymmetric": ("(Tensor x, Tensor input_low, Tensor input_range, int levels, int axis) -> Tensor"),
     "fake_quantize_asymmetric_backward": (
         "(Tensor grad, Tensor x, Tensor input_low, Tensor input_range, int levels, int axis)"
         " -> (Tensor, Tensor, Tensor)"
+    ),
+    "fake_quantize_asymmetric_backward_": (
+        "(Tensor(a!) grad, Tensor x, Tensor input_low, Tensor input_range, int levels, int axis) -> (Tensor, Tensor)"
     ),
 }
 
@@ -63,6 +69,22 @@ def _asymmetric_backward(
         grad, x, input_low, input_range, levels, axis
     )
     return in_layout_of(x, grad_x), in_layout_of(input_low, grad_low), in_layout_of(input_range, grad_range)
+
+
+def _symmetric_backward_in_place(
+    grad: Tensor, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int
+) -> Tensor:
+    grad_x, grad_scale = _symmetric_backward(grad, x, scale, quant_min, quant_max, axis)
+    grad.copy_(grad_x)
+    return grad_scale
+
+
+def _asymmetric_backward_in_place(
+    grad: Tensor, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int
+) -> tuple[Tensor, Tensor]:
+    grad_x, grad_low, grad_range = _asymmetric_backward(grad, x, input_low, input_range, levels, axis)
+    grad.copy_(grad_x)
+    return grad_low, grad_range
 
 
 def _fake_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
@@ -150,6 +172,12 @@ define(
     _fake_symmetric_backward,
 )
 define(
+    "fake_quantize_symmetric_backward_",
+    _SCHEMAS["fake_quantize_symmetric_backward_"],
+    _symmetric_backward_in_place,
+    lambda grad, x, scale, *settings: torch.empty_like(scale),
+)
+define(
     "fake_quantize_asymmetric",
     _SCHEMAS["fake_quantize_asymmetric"],
     _asymmetric,
@@ -162,4 +190,10 @@ define(
     _SCHEMAS["fake_quantize_asymmetric_backward"],
     _asymmetric_backward,
     _fake_asymmetric_backward,
+)
+define(
+    "fake_quantize_asymmetric_backward_",
+    _SCHEMAS["fake_quantize_asymmetric_backward_"],
+    _asymmetric_backward_in_place,
+    lambda grad, x, input_low, input_range, *settings: (torch.empty_like(input_low), torch.empty_like(input_range)),
 )

@@ -1,0 +1,73 @@
+"""Who else holds a gradient: a backward that is alone with it may write its result there.
+
+A gradient the size of an activation or of a layer's weights costs more to allocate (a page fault for each 4 KiB) than
+to compute. Autograd has no rule that a gradient belongs to the function that receives it, but it can be seen: nobody
+else holds the tensor, its Python object or its memory. What the three counts are when that is so is found once, by a
+backward whose gradient nobody else can know.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["belongs_to_backward"]
+
+_LEAST_BYTES = 1 << 16
+"""Below, memory comes from the C library's free lists without page faults, and looking costs more than it saves."""
+
+
+def belongs_to_backward(grad: Tensor) -> bool:
+    """Return whether a gradient is held by nothing but the backward that received it.
+
+    To be called from the ``backward`` of a `torch.autograd.Function`, with its argument, and from nowhere else.
+
+    Args:
+        grad: The gradient that the backward was called with.
+    """
+    return (
+        grad.device.type == "cpu"
+        and grad.nbytes >= _LEAST_BYTES
+        and type(grad) is Tensor
+        and not torch.is_grad_enabled()
+        and not torch._C._len_torch_dispatch_stack()
+        and _holders(grad) == _sole_owner()
+    )
+
+
+def _holders(grad: Tensor) -> tuple[int, int, int]:
+    """Count who holds the Python object, the tensor and its memory."""
+    storage: Any = grad.untyped_storage()
+    return sys.getrefcount(grad), grad._use_count(), torch._C._storage_Use_Count(storage._cdata)
+
+
+def _seen_by_backward(grad: Tensor) -> tuple[int, int, int]:
+    """Stand in for `belongs_to_backward`, which holds the gradient once more while it looks."""
+    return _holders(grad)
+
+
+@functools.cache
+def _sole_owner() -> tuple[int, int, int]:
+    with torch.enable_grad():
+        (_Probe.apply(torch.zeros(1, device="cpu", requires_grad=True)) * 2.0).backward()
+    return _Probe.counts
+
+
+class _Probe(torch.autograd.Function):
+    """Counts the holders of a product, which multiplication makes for this backward alone."""
+
+    counts = (0, 0, 0)
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Tensor | None:
+        (grad,) = grads
+        _Probe.counts = _seen_by_backward(grad)
+        return None
