@@ -1,6 +1,6 @@
 """What filter pruning gives: FLOPs of NNCF's zoo, latency, steps and epochs of a shrunk network.
 
-python -m benchmarks.pruning zoo|latency|step|epochs|grouping
+python -m benchmarks.pruning zoo|latency|latency_target|step|epochs|grouping
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from benchmarks.machine import write_results
 from example_modules.classification import ImageClassifier
 from lightning_nncf import NNCFCallback, compress
 from lightning_nncf.algorithms.pruning.groups import make_structure
+from lightning_nncf.algorithms.pruning.latency import latency as measure
 from lightning_nncf.algorithms.pruning.propagation import propagate
 from lightning_nncf.graph.trace import trace
 
@@ -77,6 +78,25 @@ def latency(name: str = "resnet50", size: int = 224, rounds: int = 30) -> dict[s
         "best_ms": [1e3 * min(column) for column in zip(*times, strict=True)],
         "speedup_of_bests": min(a for a, _ in times) / min(b for _, b in times),
         "median_speedup": statistics.median(a / b for a, b in times),
+    }
+
+
+def latency_target(name: str = "resnet18", size: int = 224, target: float = 0.4, rounds: int = 5) -> dict[str, Any]:
+    """Ask for a share of the latency to go, and time the network before and after, in turn."""
+    torch.manual_seed(0)
+    network, batch = get_model(name).eval(), torch.rand(1, 3, size, size)
+    plain = copy.deepcopy(network)
+    params = {"pruning_latency_target": target, "schedule": "baseline", "grouping": "full"}
+    section = {"algorithm": "filter_pruning", "params": params}
+    compressed = compress(network, {"compression": section}, [batch], example_inputs=batch)
+    compressed.epoch_step()
+    pair, inputs = (plain, compressed.exportable()), ((batch,), {})
+    times = [[measure(each, inputs) for each in pair] for _ in range(rounds)]
+    return {
+        "target": target,
+        "flops_left": compressed.statistics()["flops_ratio"],
+        "latency_left": statistics.median(b / a for a, b in times),
+        "ms": [1e3 * statistics.median(column) for column in zip(*times, strict=True)],
     }
 
 
@@ -202,6 +222,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "zoo": zoo,
     "latency": latency,
     "grouping": grouping,
+    "latency_target": latency_target,
     "step": step,
     "epochs": epochs,
 }
