@@ -1,6 +1,6 @@
-"""What filter pruning gives: FLOPs of NNCF's zoo, latency of a shrunk network, accuracy on digits, time of grouping.
+"""What filter pruning gives: FLOPs of NNCF's zoo, latency, steps and epochs of a shrunk network.
 
-python -m benchmarks.pruning zoo|latency|step|digits|hard_digits|grouping
+python -m benchmarks.pruning zoo|latency|latency_target|step|epochs|grouping
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import copy
 import io
 import logging
 import statistics
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -20,13 +19,14 @@ import onnxruntime
 import pytorch_lightning as pl
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision.models import get_model
 
 from benchmarks.machine import write_results
 from example_modules.classification import ImageClassifier
-from example_modules.digits import FOLDS, DigitsDataModule
 from lightning_nncf import NNCFCallback, compress
 from lightning_nncf.algorithms.pruning.groups import make_structure
+from lightning_nncf.algorithms.pruning.latency import latency as measure
 from lightning_nncf.algorithms.pruning.propagation import propagate
 from lightning_nncf.graph.trace import trace
 
@@ -81,24 +81,23 @@ def latency(name: str = "resnet50", size: int = 224, rounds: int = 30) -> dict[s
     }
 
 
-def digits(epochs: int = 16, fine_tune_epochs: int = 30, target: float = 0.4, *, hard: bool = False) -> dict[str, Any]:
-    """Train, prune and train on; five folds, each image tested once, float and pruned paired in each fold."""
-    pairs = [_fold(fold, hard, epochs, fine_tune_epochs, target) for fold in range(FOLDS)]
-    differences = [100 * (pruned - plain) for plain, pruned, _ in pairs]
+def latency_target(name: str = "resnet18", size: int = 224, target: float = 0.4, rounds: int = 5) -> dict[str, Any]:
+    """Ask for a share of the latency to go, and time the network before and after, in turn."""
+    torch.manual_seed(0)
+    network, batch = get_model(name).eval(), torch.rand(1, 3, size, size)
+    plain = copy.deepcopy(network)
+    params = {"pruning_latency_target": target, "schedule": "baseline", "grouping": "full"}
+    section = {"algorithm": "filter_pruning", "params": params}
+    compressed = compress(network, {"compression": section}, [batch], example_inputs=batch)
+    compressed.epoch_step()
+    pair, inputs = (plain, compressed.exportable()), ((batch,), {})
+    times = [[measure(each, inputs) for each in pair] for _ in range(rounds)]
     return {
-        "epochs": epochs,
-        "fine_tune_epochs": fine_tune_epochs,
-        "float": 100 * statistics.mean(plain for plain, _, _ in pairs),
-        "pruned": 100 * statistics.mean(pruned for _, pruned, _ in pairs),
-        "difference": statistics.mean(differences),
-        "standard_error": statistics.stdev(differences) / FOLDS**0.5,
-        "flops_left": [left for _, _, left in pairs],
+        "target": target,
+        "flops_left": compressed.statistics()["flops_ratio"],
+        "latency_left": statistics.median(b / a for a, b in times),
+        "ms": [1e3 * statistics.median(column) for column in zip(*times, strict=True)],
     }
-
-
-def hard_digits() -> dict[str, Any]:
-    """Run `digits` on the rotated, noisy and occluded ones."""
-    return digits(hard=True)
 
 
 def step(name: str = "resnet18", size: int = 96, batch: int = 8, rounds: int = 10) -> dict[str, Any]:
@@ -122,6 +121,43 @@ def step(name: str = "resnet18", size: int = 96, batch: int = 8, rounds: int = 1
         "best_ms_masked_and_shrunk": [1e3 * min(column) for column in zip(*times, strict=True)],
         "ratio_of_bests": min(b for _, b in times) / min(a for a, _ in times),
         "median_ratio": statistics.median(b / a for a, b in times),
+    }
+
+
+def epochs(name: str = "resnet18", size: int = 96, batches: int = 8, each: int = 3) -> dict[str, Any]:
+    """Time epochs of one `fit` before and after half of the FLOPs are removed in it."""
+
+    class Clock(pl.Callback):
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.seconds.append(-time.perf_counter())
+
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            self.seconds[-1] += time.perf_counter()
+
+    images, labels = torch.rand(8 * batches, 3, size, size), torch.zeros(8 * batches, dtype=torch.long)
+    params = {"pruning_flops_target": 0.5, "schedule": "baseline", "grouping": "full", "shrink_at": each}
+    config = {"compression": {"algorithm": "filter_pruning", "params": params}}
+    callback, clock = NNCFCallback(config, export_path=None), Clock()
+    pl.seed_everything(0, verbose=False)
+    trainer = pl.Trainer(
+        max_epochs=2 * each,
+        accelerator="cpu",
+        callbacks=[callback, clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(ImageClassifier(f"torchvision:{name}"), DataLoader(TensorDataset(images, labels), batch_size=8))
+    assert callback.compressed is not None
+    best = [min(half) for half in (clock.seconds[:each], clock.seconds[each:])]
+    return {
+        "flops_left": callback.compressed.statistics()["flops_ratio"],
+        "seconds": clock.seconds,
+        "ratio_of_bests": best[1] / best[0],
     }
 
 
@@ -167,43 +203,6 @@ def grouping(layers: int = 1000) -> dict[str, Any]:
     }
 
 
-def _fold(fold: int, hard: bool, epochs: int, fine_tune_epochs: int, target: float) -> tuple[float, float, float]:
-    """Return accuracy of the float and of the pruned network, and the share of FLOPs that the latter has."""
-    pl.seed_everything(fold, verbose=False)
-    data = DigitsDataModule(fold=fold, hard=hard)
-    module = ImageClassifier(network="small_resnet", lr=0.1, fine_tune_lr=0.1)
-    plain = _fit(module, data, epochs)
-    params = {
-        "pruning_flops_target": target,
-        "pruning_steps": epochs // 3,
-        "grouping": "full",
-        "shrink_at": epochs // 2,
-    }
-    section = {"algorithm": "filter_pruning", "pruning_init": 0.1, "params": params}
-    callback = NNCFCallback({"compression": section}, export_path=None)
-    pruned = _fit(module, data, fine_tune_epochs, callback)
-    assert callback.compressed is not None
-    return plain, pruned, callback.compressed.statistics()["flops_ratio"]
-
-
-def _fit(module: pl.LightningModule, data: pl.LightningDataModule, epochs: int, *callbacks: pl.Callback) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-            limit_val_batches=0,
-            default_root_dir=folder,
-            callbacks=list(callbacks),
-        )
-        trainer.fit(module, data)
-        (results,) = trainer.test(module, data, verbose=False)
-    return next(value for name, value in results.items() if "acc" in name)
-
-
 def _onnx(network: nn.Module, batch: torch.Tensor) -> bytes:
     file: Any = io.BytesIO()
     with warnings.catch_warnings():
@@ -222,10 +221,10 @@ def _seconds(session: Any, batch: torch.Tensor) -> float:
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "zoo": zoo,
     "latency": latency,
-    "digits": digits,
-    "hard_digits": hard_digits,
     "grouping": grouping,
+    "latency_target": latency_target,
     "step": step,
+    "epochs": epochs,
 }
 
 

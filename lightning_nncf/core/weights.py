@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
@@ -62,6 +62,10 @@ class WeightPlace:
     def parameter_of(self, network: nn.Module) -> nn.Parameter:
         """Return the parameter."""
         return self.sites[0].parameter_of(network)
+
+    def resized(self, network: nn.Module) -> WeightPlace:
+        """Return the place with the shape that the parameter has now: pruning may have made it smaller."""
+        return replace(self, shape=tuple(self.parameter_of(network).shape))
 
 
 def inside_scopes(

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nncf.statistics.network_metric import NetworkMetric
 
 __all__ = ["BinarizedShare"]
 
 
-class BinarizedShare(Metric):
+class BinarizedShare(NetworkMetric):
     """Shares of multiply-accumulate operations and of weights that are binary, each in [0, 1].
 
     Args:
@@ -27,13 +28,11 @@ class BinarizedShare(Metric):
     {'binarized_macs': 0.75, 'binarized_weights': 0.6000000238418579}
     """
 
-    full_state_update = False
-    is_differentiable = False
     macs: Tensor
     weights: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(sync_on_compute=False, **kwargs)
+        super().__init__(**kwargs)
         self.add_state("macs", torch.zeros(2, dtype=torch.float64), dist_reduce_fx=None)
         self.add_state("weights", torch.zeros(2, dtype=torch.float64), dist_reduce_fx=None)
 

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nncf.statistics.network_metric import NetworkMetric
 
 __all__ = ["FlopsLeft", "PrunedFilters"]
 
 
-class _NetworkMetric(Metric):
-    """A metric of the network's own state, equal on all ranks, so nothing is reduced between them."""
-
-    full_state_update = False
-    is_differentiable = False
-
-    def __init__(self, *states: str, **kwargs: Any) -> None:
-        super().__init__(sync_on_compute=False, **kwargs)
-        for state in states:
-            self.add_state(state, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx=None)
-
-
-class PrunedFilters(_NetworkMetric):
+class PrunedFilters(NetworkMetric):
     """Filters of the prunable layers: how many are left, and which share is removed.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
 
+    >>> import torch
     >>> metric = PrunedFilters()
     >>> metric.update(filters_left=torch.tensor([40, 80]), filters_before=torch.tensor([64, 96]))
     >>> {name: float(value) for name, value in metric.compute().items()}
@@ -54,12 +43,13 @@ class PrunedFilters(_NetworkMetric):
         }
 
 
-class FlopsLeft(_NetworkMetric):
+class FlopsLeft(NetworkMetric):
     """FLOPs and parameters of convolutions and linear layers: how many are left, and in which share.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
 
+    >>> import torch
     >>> metric = FlopsLeft()
     >>> metric.update(flops_left=torch.tensor([2e9, 8e9]), parameters_left=torch.tensor([3e6, 4e6]))
     >>> {name: round(float(value), 2) for name, value in metric.compute().items()}

@@ -6,22 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nncf.statistics.network_metric import NetworkMetric
 
 __all__ = ["BitsHistogram", "CompressedSize", "LearnedRange", "QuantizedShare"]
 
 
-class _NetworkMetric(Metric):
-    """A metric of the network's own state, equal on all ranks, so nothing is reduced between them."""
-
-    full_state_update = False
-    is_differentiable = False
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(sync_on_compute=False, **kwargs)
-
-
-class BitsHistogram(_NetworkMetric):
+class BitsHistogram(NetworkMetric):
     """Number of quantizers per bit width.
 
     Args:
@@ -55,7 +46,7 @@ class BitsHistogram(_NetworkMetric):
         }
 
 
-class QuantizedShare(_NetworkMetric):
+class QuantizedShare(NetworkMetric):
     """Share of the network's parameters that are quantized, in [0, 1].
 
     Args:
@@ -85,7 +76,7 @@ class QuantizedShare(_NetworkMetric):
         return (self.quantized / self.total.clamp(min=1)).float()
 
 
-class CompressedSize(_NetworkMetric):
+class CompressedSize(NetworkMetric):
     """Size of the parameters in megabytes at their bit widths, and how much smaller they got.
 
     Args:
@@ -118,7 +109,7 @@ class CompressedSize(_NetworkMetric):
         }
 
 
-class LearnedRange(_NetworkMetric):
+class LearnedRange(NetworkMetric):
     """Mean and largest width of the ranges of the activation quantizers.
 
     Args:

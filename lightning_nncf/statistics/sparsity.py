@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nncf.statistics.network_metric import NetworkMetric
 
 __all__ = ["MaskProbability", "SparseSize", "SparsityLevel", "SparsityTarget"]
 
 
-class _NetworkMetric(Metric):
-    """A metric of the network's own state, equal on all ranks, so nothing is reduced between them."""
-
-    full_state_update = False
-    is_differentiable = False
-
-    def __init__(self, *states: str, **kwargs: Any) -> None:
-        super().__init__(sync_on_compute=False, **kwargs)
-        for state in states:
-            self.add_state(state, torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx=None)
-
-
-class SparsityLevel(_NetworkMetric):
+class SparsityLevel(NetworkMetric):
     """Share of exact zeros in the sparse layers, in the whole network, and in the sparsest and densest layer.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
 
+    >>> import torch
     >>> metric = SparsityLevel()
     >>> metric.update(
     ...     sparse_zeros=torch.tensor([8, 1]),
@@ -78,12 +67,13 @@ class SparsityLevel(_NetworkMetric):
         }
 
 
-class SparsityTarget(_NetworkMetric):
+class SparsityTarget(NetworkMetric):
     """Level that the schedule asks for now.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
 
+    >>> import torch
     >>> metric = SparsityTarget()
     >>> metric.update(scheduled_level=torch.tensor(0.5))
     >>> float(metric.compute())
@@ -104,12 +94,13 @@ class SparsityTarget(_NetworkMetric):
         return self.level.float()
 
 
-class SparseSize(_NetworkMetric):
+class SparseSize(NetworkMetric):
     """Size in megabytes if sparse layers held their non-zero weights and one bit per weight, the rest as it is.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
 
+    >>> import torch
     >>> metric = SparseSize()
     >>> metric.update(
     ...     sparse_zeros=torch.tensor([3_000_000]),
@@ -135,12 +126,13 @@ class SparseSize(_NetworkMetric):
         return self.megabytes.float()
 
 
-class MaskProbability(_NetworkMetric):
+class MaskProbability(NetworkMetric):
     """Mean probability that a weight under a learned mask is dropped.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
 
+    >>> import torch
     >>> metric = MaskProbability()
     >>> metric.update(drop_probability=torch.tensor(0.25))
     >>> float(metric.compute())

@@ -28,14 +28,14 @@ class Wide(Classifier):
         self.net.head = nn.Linear(16, 3)
 
 
-def prune(export_path: Any = None, *, more: Any = (), **params: Any) -> NNCFCallback:
+def prune(export_path: Any = None, *, more: Any = (), device: str = "ANY", **params: Any) -> NNCFCallback:
     section = {
         "algorithm": "filter_pruning",
         "pruning_init": 0.1,
         "params": {"pruning_target": 0.5, "pruning_steps": 3, "grouping": "full", **params},
         "initializer": {"batchnorm_adaptation": {"num_bn_adaptation_samples": 0}},
     }
-    return NNCFCallback({"compression": [section, *more]}, export_path=export_path)
+    return NNCFCallback({"target_device": device, "compression": [section, *more]}, export_path=export_path)
 
 
 def fit(tmp_path: Path, callback: NNCFCallback, epochs: int = 4, **kwargs: Any) -> Wide:
@@ -109,28 +109,6 @@ def test_checkpoint_from_before_shrinking_is_tested_after_it(tmp_path: Path) -> 
     runner.test(module, loader(), ckpt_path=str(tmp_path / "epoch=0.ckpt"))
     assert module.net.stem.out_channels == 16
     assert module.net.stem.weight.shape[0] == 16
-
-
-def test_pruning_and_quantization_work_together(tmp_path: Path) -> None:
-    initializer = {"range": {"num_init_samples": 8}, "batchnorm_adaptation": {"num_bn_adaptation_samples": 0}}
-    callback = prune("both.onnx", more=[{"algorithm": "quantization", "initializer": initializer}])
-    fit(tmp_path, callback)
-    shapes = {tuple(t.dims) for t in onnx.load(tmp_path / "both.onnx").graph.initializer if t.data_type == 3}
-    assert (8, 8, 3, 3) in shapes
-    assert callback.proof is not None
-
-
-def test_checkpoint_of_a_network_shrunk_between_its_quantizers_loads(tmp_path: Path) -> None:
-    initializer = {"range": {"num_init_samples": 8}, "batchnorm_adaptation": {"num_bn_adaptation_samples": 0}}
-    callback = prune(more=[{"algorithm": "quantization", "initializer": initializer}], shrink_at=2)
-    keep = ModelCheckpoint(tmp_path, filename="last")
-    torch.manual_seed(0)
-    module = Wide()
-    trainer(tmp_path, callback, keep, max_epochs=4, enable_checkpointing=True).fit(module, loader())
-    scales = [value for name, value in module.net.named_parameters() if name.startswith("stem.lnncf_weight")]
-    assert [tuple(scale.shape) for scale in scales] == [(8, 1, 1, 1)]
-    x = torch.randn(4, 1, 8, 8)
-    assert torch.equal(load_from_checkpoint(Wide, tmp_path / "last.ckpt")(x), module.eval()(x))
 
 
 def test_ranking_is_learned_with_the_training_step(tmp_path: Path) -> None:

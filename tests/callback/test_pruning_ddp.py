@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
@@ -18,12 +19,13 @@ def _run(folder: Path, *arguments: str) -> list[dict[str, Any]]:
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    name = arguments[0] if arguments else "None"
+    name = arguments[0] if arguments and arguments[0].isdigit() else "None"
     return [torch.load(folder / f"{name}_{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def test_two_processes_shrink_alike_and_go_on_as_if_only_masked(tmp_path: Path) -> None:
-    small, masked = _run(tmp_path, "1"), _run(tmp_path)
+@pytest.mark.parametrize("more", [(), ("int8",)], ids=["pruned", "pruned_int8"])
+def test_two_processes_shrink_alike_and_go_on_as_if_only_masked(tmp_path: Path, more: tuple[str, ...]) -> None:
+    small, masked = _run(tmp_path, "1", *more), _run(tmp_path, *more)
     for name, value in small[0]["state"].items():
         # Batch-norm statistics are each rank's own.
         if "running" not in name:

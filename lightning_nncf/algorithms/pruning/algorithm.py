@@ -16,6 +16,7 @@ from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
 from lightning_nncf.algorithms.pruning.flops import LayerCost, layer_costs
 from lightning_nncf.algorithms.pruning.groups import Structure
 from lightning_nncf.algorithms.pruning.indices import pack, unpack
+from lightning_nncf.algorithms.pruning.insertions import channelwise
 from lightning_nncf.algorithms.pruning.masks import WeightMasks
 from lightning_nncf.algorithms.pruning.measured import learn_ranking, rate_for_latency
 from lightning_nncf.algorithms.pruning.ranking import Ranking
@@ -107,7 +108,7 @@ class FilterPruning(Algorithm):
     def structure(self) -> dict[str, Any]:
         """Return the groups, the cost of the layers, and the units that are physically gone."""
         return {
-            "groups": self.groups.to_dict(),
+            "groups": self.groups.restricted(set(channelwise(self.network))).to_dict(),
             "costs": [layer.to_dict() for layer in self.ranking.costs],
             "removed": _removed(self.present),
         }

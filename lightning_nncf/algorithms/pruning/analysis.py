@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import nn
 
-from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
-from lightning_nncf.algorithms.pruning.exclusions import nncf_vetoes, weight_of
+from lightning_nncf.algorithms.pruning.config import FilterPruningConfig, PruningParams
+from lightning_nncf.algorithms.pruning.exclusions import CONVOLUTIONS, nncf_vetoes, weight_of
+from lightning_nncf.algorithms.pruning.flops import positions_of
 from lightning_nncf.algorithms.pruning.groups import Structure, make_structure
 from lightning_nncf.algorithms.pruning.propagation import propagate
 from lightning_nncf.algorithms.pruning.values import Limits
 from lightning_nncf.config import NNCFConfig
-from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.graph.graph import NetworkGraph, OpNode
 from lightning_nncf.graph.scopes import scope_filter
 
 __all__ = ["analyse"]
@@ -28,8 +31,11 @@ def analyse(network: nn.Module, graph: NetworkGraph, config: FilterPruningConfig
     Raises:
         ScopeError: A scope matches nothing in the network.
     """
-    params = config.params
-    vetoes = _out_of_scope(network, graph, config, root)
+    found = _structure(network, graph, config.params, _out_of_scope(network, graph, config, root))
+    return replace(found, excluded={**found.excluded, **_never_followed(graph, found, config.params)})
+
+
+def _structure(network: nn.Module, graph: NetworkGraph, params: PruningParams, vetoes: dict[str, str]) -> Structure:
     if params.grouping == "full":
         return make_structure(propagate(graph, network), vetoes)
     limits = Limits(linear=not params.prune_last_conv, matmul=True, grouped=True)
@@ -40,6 +46,24 @@ def analyse(network: nn.Module, graph: NetworkGraph, config: FilterPruningConfig
         downsampling=params.prune_downsample_convs,
     )
     return make_structure(propagate(graph, network, limits), {**ours, **vetoes})
+
+
+def _never_followed(graph: NetworkGraph, structure: Structure, params: PruningParams) -> dict[str, str]:
+    """Name the weights of layers in which the analysis numbered no filters, and say why."""
+    known = {member.name for group in structure.groups for member in group.filters} | set(structure.excluded)
+    allowed = "; `grouping: full` allows it" if params.grouping == "nncf" else ""
+
+    def reason(op: OpNode) -> str:
+        if op.function not in CONVOLUTIONS and op.function != "linear":
+            return f"`{op.function}` is not understood ({op.address})"
+        return f"{'linear layer' if op.function == 'linear' else 'grouped convolution'}{allowed} ({op.address})"
+
+    return {
+        op.parameters[port]: reason(op)
+        for op in graph.ops()
+        for port in positions_of(op)
+        if op.parameters[port] not in known
+    }
 
 
 def _out_of_scope(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,10 @@ __all__ = ["Group", "Member", "Structure", "make_structure"]
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """The part of a parameter or buffer that belongs to a group.
+    """The part of a parameter, a buffer or a tensor between layers that belongs to a group.
 
     Args:
-        name: Name of the parameter or buffer.
+        name: Name of the parameter or buffer, or of the place.
         dim: Dimension that is sliced.
         size: Its full size.
         role: What the slices are, see `Role`.
@@ -61,11 +61,13 @@ class Group:
         name: Name of its first weight.
         units: How many can be removed independently: one filter of each layer, or a whole head.
         members: Everything that is sliced when a unit is removed.
+        activations: Tensors between the layers whose channels go with the units, by the name of their place.
     """
 
     name: str
     units: int
     members: tuple[Member, ...]
+    activations: tuple[Member, ...] = ()
 
     @property
     def filters(self) -> list[Member]:
@@ -79,12 +81,18 @@ class Group:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
-        return {"name": self.name, "units": self.units, "members": [member.to_dict() for member in self.members]}
+        return {
+            "name": self.name,
+            "units": self.units,
+            "members": [member.to_dict() for member in self.members],
+            "activations": [member.to_dict() for member in self.activations],
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Group:
         """Read `to_dict`."""
-        return cls(values["name"], values["units"], tuple(map(Member.from_dict, values["members"])))
+        members, activations = (tuple(map(Member.from_dict, values[key])) for key in ("members", "activations"))
+        return cls(values["name"], values["units"], members, activations)
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,14 @@ class Structure:
     groups: tuple[Group, ...]
     links: tuple[Link, ...] = ()
     excluded: Mapping[str, str] = field(default_factory=dict)
+
+    def restricted(self, places: Collection[str]) -> Structure:
+        """Return the structure with activations at some places alone."""
+        groups = (
+            replace(group, activations=tuple(each for each in group.activations if each.name in places))
+            for group in self.groups
+        )
+        return replace(self, groups=tuple(groups))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-able values."""
@@ -151,15 +167,24 @@ def make_structure(dependencies: Dependencies, vetoes: Mapping[str, str] | None 
         group_of[units], unit_of[units] = len(counts), np.arange(units.size)
         counts.append((chosen[0][0], units.size))
     members: list[list[Member]] = [[] for _ in counts]
-    for (name, dim), numbers in entries.items():
-        if (name, dim) not in roles:
-            continue
+    activations: list[list[Member]] = [[] for _ in counts]
+
+    def share(lists: list[list[Member]], name: str, dim: int, role: Role, numbers: Ids) -> None:
         found = group_of[labels[numbers]]
         for index in np.unique(found[found >= 0]).tolist():
             positions = np.flatnonzero(found == index)
             units = unit_of[labels[numbers[positions]]]
-            members[index].append(Member(name, dim, numbers.size, roles[name, dim], positions, units))
-    groups = tuple(Group(name, size, tuple(m)) for (name, size), m in zip(counts, members, strict=True))
+            lists[index].append(Member(name, dim, numbers.size, role, positions, units))
+
+    for (name, dim), numbers in entries.items():
+        if (name, dim) in roles:
+            share(members, name, dim, roles[name, dim], numbers)
+    for place, (axis, numbers) in dependencies.channels.items():
+        share(activations, place, axis, "activation", numbers)
+    groups = tuple(
+        Group(name, size, tuple(sliced), tuple(between))
+        for (name, size), sliced, between in zip(counts, members, activations, strict=True)
+    )
     touched = {(member.name, member.dim) for group in groups for member in group.members}
     links = tuple(link for link in dependencies.records.links.values() if (link.parameter, link.dim) in touched)
     return Structure(groups, links, excluded)

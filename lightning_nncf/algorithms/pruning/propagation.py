@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import networkx as nx
 from torch import nn
 
-from lightning_nncf.algorithms.pruning.labels import Entries
+from lightning_nncf.algorithms.pruning.labels import Entries, Ids
+from lightning_nncf.algorithms.pruning.places import channels_by_place
 from lightning_nncf.algorithms.pruning.rules import RULES
 from lightning_nncf.algorithms.pruning.splits import settle_splits
 from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Limits, Records, Value
@@ -23,10 +25,12 @@ class Dependencies:
     Args:
         entries: Entries of parameters with their equalities and vetoes.
         records: Roles of dimensions and attributes that follow them.
+        channels: For each place between layers, see `places`, the axis of its channels and the entries along it.
     """
 
     entries: Entries
     records: Records
+    channels: Mapping[str, tuple[int, Ids]]
 
 
 def propagate(graph: NetworkGraph, network: nn.Module, limits: Limits | None = None) -> Dependencies:
@@ -41,13 +45,15 @@ def propagate(graph: NetworkGraph, network: nn.Module, limits: Limits | None = N
     modules = dict(network.named_modules())
     limits = limits or Limits()
     values: dict[tuple[str, int], Value] = {}
+    arrived: dict[tuple[str, int], Value] = {}
     for address in _order(graph):
         op = graph[address]
         call = Call(op, _arriving(graph, op, values, entries), entries, records, modules, limits)
+        arrived.update({(address, port): value for port, value in enumerate(call.values)})
         for output, value in enumerate(_apply(call)):
             values[address, output] = value
     settle_splits(entries, records, modules)
-    return Dependencies(entries, records)
+    return Dependencies(entries, records, channels_by_place(graph, arrived, values))
 
 
 def _order(graph: NetworkGraph) -> list[str]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_nncf.algorithms.pruning.groups import Structure
+from lightning_nncf.algorithms.pruning.insertions import beside_weights, channelwise
 from lightning_nncf.algorithms.pruning.optimizer_state import slice_state
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.errors import HookError
 
 __all__ = ["Keep", "kept_entries", "left_of", "shrink"]
 
@@ -20,17 +21,18 @@ Keep = dict[tuple[str, int], NDArray[np.bool_]]
 """``(parameter, dim)`` to what stays along it, in full size."""
 
 
-def kept_entries(structure: Structure, masks: Sequence[Tensor]) -> Keep:
+def kept_entries(structure: Structure, masks: Sequence[Tensor], *, activations: bool = False) -> Keep:
     """Return what of each parameter and buffer stays.
 
     Args:
         structure: The groups.
         masks: For each group which units stay, [units] of bool.
+        activations: Return what stays of the tensors between layers instead, by place and axis.
     """
     keep: Keep = {}
     for group, mask in zip(structure.groups, masks, strict=True):
         stays = mask.cpu().numpy()
-        for member in group.members:
+        for member in group.activations if activations else group.members:
             entry = keep.setdefault((member.name, member.dim), np.ones(member.size, dtype=np.bool_))
             entry[member.positions] = stays[member.units]
     return keep
@@ -67,15 +69,18 @@ def shrink(
         present: Which units the network still has; default: all. A network of other sizes than these is given zeros
             in the sizes it should have, for weights that are loaded next.
         optimizers: Optimizers whose state is sliced with the parameters.
+
+    Raises:
+        HookError: An inserted module or an optimizer keeps a tensor that cannot be sliced.
     """
-    before = kept_entries(structure, present or [torch.ones_like(mask) for mask in masks])
-    after = kept_entries(structure, masks)
+    present = present or [torch.ones_like(mask) for mask in masks]
+    before, after = (kept_entries(structure, each) for each in (present, masks))
     tensors: dict[str, Tensor] = dict(network.named_parameters(remove_duplicate=False))
     tensors.update(network.named_buffers(remove_duplicate=False))
     dims: dict[str, dict[int, tuple[NDArray[np.bool_], NDArray[np.bool_]]]] = {}
     for (name, dim), old in before.items():
         dims.setdefault(name, {})[dim] = (old, after[name, dim])
-    beside = _parameters_beside(network)
+    beside = beside_weights(network)
     for name, changes in dims.items():
         tensor = tensors[name]
         sizes = {dim: int(old.sum()) for dim, (old, _) in changes.items()}
@@ -83,6 +88,7 @@ def shrink(
             index = {dim: torch.from_numpy(np.flatnonzero(new[old])) for dim, (old, new) in changes.items()}
             index = {dim: each for dim, each in index.items() if each.numel() != tensor.shape[dim]}
             for other in beside.get(name, ()):
+                _check_beside(name, other, sizes)
                 fitting = {dim: each for dim, each in index.items() if other.shape[dim] == sizes[dim]}
                 _slice(other, fitting, optimizers)
             _slice(tensor, index, optimizers)
@@ -90,6 +96,13 @@ def shrink(
             shape = [int(changes[dim][1].sum()) if dim in changes else size for dim, size in enumerate(tensor.shape)]
             tensor.grad = None
             _replace(tensor, torch.zeros(shape, dtype=tensor.dtype, device=tensor.device))
+    between = channelwise(network)
+    keep = kept_entries(structure, masks, activations=True)
+    for (place, axis), old in kept_entries(structure, present, activations=True).items():
+        index = {axis: torch.from_numpy(np.flatnonzero(keep[place, axis][old]))}
+        for tensor in between.get(place, ()):
+            if axis < tensor.ndim and tensor.shape[axis] == old.sum() != index[axis].numel():
+                _slice(tensor, index, optimizers)
     _update_links(network, structure, tensors)
 
 
@@ -121,6 +134,19 @@ def _slice(tensor: Tensor, index: Mapping[int, Tensor], optimizers: Iterable[Opt
         tensor.grad = select(gradient, index)
 
 
+def _check_beside(name: str, tensor: Tensor, sizes: Mapping[int, int]) -> None:
+    """Refuse a tensor that has neither one value for a sliced dimension of its weight nor one per entry.
+
+    Raises:
+        HookError: It has values for blocks of entries.
+    """
+    if any(tensor.shape[dim] not in (1, size) for dim, size in sizes.items()):
+        raise HookError(
+            f"a module inserted at {name} keeps a tensor of shape {list(tensor.shape)} for blocks of the weight, which "
+            "cannot be sliced when filters are removed; put the layer into `ignored_scopes` of one of the algorithms"
+        )
+
+
 def _replace(tensor: Tensor, data: Tensor) -> None:
     """Give a tensor other data of another shape.
 
@@ -130,19 +156,6 @@ def _replace(tensor: Tensor, data: Tensor) -> None:
     between = torch.float64 if tensor.dtype == torch.float16 else torch.float16
     tensor.data = torch.empty(0, dtype=between, device=tensor.device)
     tensor.data = data
-
-
-def _parameters_beside(network: nn.Module) -> dict[str, list[Tensor]]:
-    """Return for each parameter the tensors of modules inserted at it that have its rank, as scales per channel do."""
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
-    found: dict[str, list[Tensor]] = {}
-    for site, _, module in inserted(network):
-        if site.kind == "weight":
-            parameter = site.parameter_of(network)
-            tensors = [*module.parameters(), *module.buffers()]
-            fitting = [tensor for tensor in tensors if tensor.ndim == parameter.ndim]
-            found.setdefault(names[id(parameter)], []).extend(fitting)
-    return found
 
 
 def _update_links(network: nn.Module, structure: Structure, tensors: Mapping[str, Tensor]) -> None:

@@ -13,9 +13,10 @@ from lightning_nncf.graph.graph import OpNode
 
 __all__ = ["WHOLE", "Call", "Limits", "Link", "Records", "Role", "Value", "varying"]
 
-Role = Literal["filter", "follower", "norm", "input", "buffer"]
+Role = Literal["filter", "follower", "norm", "input", "buffer", "activation"]
 """Part of a parameter's dimension in pruning. ``filter``: its slices produce channels and are ranked. ``follower`` and
-``norm`` (of a normalization): masked with the channel. ``input``: only sliced. ``buffer``: a statistic, only sliced."""
+``norm`` (of a normalization): masked with the channel. ``input``: only sliced. ``buffer``: a statistic, only sliced.
+``activation``: no parameter but a tensor between layers, of which only what is inserted there is sliced."""
 
 
 @dataclass(frozen=True)

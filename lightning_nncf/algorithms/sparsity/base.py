@@ -68,7 +68,7 @@ class MaskedSparsity(Algorithm):
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
         """Insert the masks that a checkpoint lists."""
         self.skipped = list(structure["skipped"])
-        self._insert(network, [WeightPlace.from_dict(values) for values in structure["places"]])
+        self._insert(network, [WeightPlace.from_dict(values).resized(network) for values in structure["places"]])
 
     def structure(self) -> dict[str, Any]:
         """Return where the masks are."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
 from lightning_nncf.algorithms.pruning.flops import Cost, layer_costs, total
 from lightning_nncf.algorithms.pruning.groups import Structure
 from lightning_nncf.algorithms.pruning.masks import WeightMasks
-from lightning_nncf.algorithms.pruning.removal import left_of, shrink
+from lightning_nncf.algorithms.pruning.removal import kept_entries, left_of, select, shrink
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.graph.trace import trace
 
@@ -63,19 +63,13 @@ def all_units(structure: Structure) -> list[Tensor]:
     return [torch.ones(group.units, dtype=torch.bool) for group in structure.groups]
 
 
-def outputs(network: nn.Module, run: Run, mode: str) -> list[Tensor]:
-    copied = copy.deepcopy(network).train(mode == "train")
-    torch.manual_seed(0)
-    with torch.no_grad():
-        return [leaf for leaf in tree_leaves(run(copied)) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
 def shrink_and_compare(network: nn.Module, run: Run, **params: Any) -> tuple[float, Cost, Cost]:
     """Mask and shrink a network in double precision.
 
     Returns:
-        Largest relative difference of all outputs in eval and train mode, and the cost before and after, after being
-        checked against a trace of the shrunk network.
+        Largest relative difference of all outputs in eval and train mode and of the statistics that training leaves of
+        the channels that stay, and the cost before and after, after being checked against a trace of the shrunk
+        network.
     """
     network.double()
     randomize(network)
@@ -92,7 +86,43 @@ def shrink_and_compare(network: nn.Module, run: Run, **params: Any) -> tuple[flo
     assert total(layer_costs(trace(small, lambda: run(small)))) == after
     worst = 0.0
     for mode in ("eval", "train"):
-        for masked, shrunk in zip(outputs(network, run, mode), outputs(small, run, mode), strict=True):
-            scale = max(1.0, float(masked.abs().max()))
-            worst = max(worst, float((masked - shrunk).abs().max()) / scale)
+        expected, statistics = _run(network, run, mode)
+        got, left = _run(small, run, mode)
+        kept = kept_of(statistics, structure, masks)
+        pairs = [*zip(expected, got, strict=True), *((kept[name], left[name]) for name in left)]
+        worst = max([worst, *(difference(masked, shrunk) for masked, shrunk in pairs)])
     return worst, total(costs), after
+
+
+def difference(expected: Tensor, got: Tensor) -> float:
+    """Return the largest difference, relative to the largest value if that is above 1."""
+    return float((expected - got).abs().max()) / max(1.0, float(expected.abs().max())) if expected.numel() else 0.0
+
+
+def gradients(network: nn.Module, run: Run) -> dict[str, Tensor]:
+    """Return the gradients of a loss that all outputs have a part in, in train mode."""
+    copied = copy.deepcopy(network).train()
+    loss = torch.stack([leaf.square().mean() + leaf.mean() for leaf in _floats(run(copied))]).sum()
+    loss.backward()
+    return {name: p.grad for name, p in copied.named_parameters() if p.grad is not None}
+
+
+def kept_of(tensors: Mapping[str, Tensor], structure: Structure, masks: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Return what the shrunk network has of tensors by the name of their parameter or buffer."""
+    index: dict[str, dict[int, Tensor]] = {}
+    for (name, dim), stays in kept_entries(structure, masks).items():
+        index.setdefault(name, {})[dim] = torch.from_numpy(stays).nonzero()[:, 0]
+    return {name: select(tensor, index.get(name, {})) for name, tensor in tensors.items()}
+
+
+def _run(network: nn.Module, run: Run, mode: str) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Return the outputs of a copy in a mode, and its buffers afterwards."""
+    copied = copy.deepcopy(network).train(mode == "train")
+    torch.manual_seed(0)
+    with torch.no_grad():
+        found = _floats(run(copied))
+    return found, {name: buffer for name, buffer in copied.named_buffers() if buffer.is_floating_point()}
+
+
+def _floats(output: object) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -136,6 +136,23 @@ def test_ops_that_are_not_understood_keep_their_channels_and_are_named() -> None
     assert "output of the network" in found.excluded["b.weight"]
 
 
+def test_layers_inside_fused_attention_are_listed_as_whole() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.MultiheadAttention(8, 2)
+            self.up = nn.Linear(8, 8)
+            self.down = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.down(F.relu(self.up(self.a(x, x, x)[0])))
+
+    found = structure_of(Attention(), lambda net: net(torch.rand(networks.TOKENS)))
+    assert names_of(found) == [{"up.weight": 8}]
+    for name in ("a.in_proj_weight", "a.out_proj.weight"):
+        assert found.excluded[name].startswith("`multi_head_attention_forward` is not understood")
+
+
 def test_nncf_keeps_first_last_strided_and_grouped_convolutions() -> None:
     class Net(nn.Module):
         def __init__(self) -> None:
@@ -162,6 +179,8 @@ def test_nncf_keeps_first_last_strided_and_grouped_convolutions() -> None:
         "first.weight": "first convolution; `prune_first_conv` allows it",
         "strided.weight": "convolution with a stride; `prune_downsample_convs` allows it",
         "before.weight": "grouped convolution",
+        "grouped.weight": "grouped convolution; `grouping: full` allows it",
+        "head.weight": "linear layer; `grouping: full` allows it",
         "last.weight": "last convolution; `prune_last_conv` allows it",
     }
     switches = {"prune_first_conv": True, "prune_last_conv": True, "prune_downsample_convs": True}

@@ -11,7 +11,15 @@ from lightning_nncf.algorithms.pruning.masks import WeightMasks
 from lightning_nncf.algorithms.pruning.removal import shrink
 from lightning_nncf.errors import HookError
 from tests.algorithms.pruning import networks
-from tests.algorithms.pruning.helpers import all_units, random_masks, shrink_and_compare, structure_of
+from tests.algorithms.pruning.helpers import (
+    all_units,
+    difference,
+    gradients,
+    kept_of,
+    random_masks,
+    shrink_and_compare,
+    structure_of,
+)
 
 
 @pytest.mark.parametrize("cls", list(networks.EXAMPLES), ids=lambda cls: cls.__name__)
@@ -22,6 +30,23 @@ def test_shrunk_network_equals_the_masked_one(cls: type[nn.Module]) -> None:
     assert error < 1e-12
     assert after.flops < 0.95 * before.flops
     assert after.parameters < before.parameters
+
+
+@pytest.mark.parametrize("cls", list(networks.EXAMPLES), ids=lambda cls: cls.__name__)
+def test_gradients_of_the_shrunk_network_are_those_of_the_masked_one(cls: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(networks.EXAMPLES[cls], dtype=torch.float64)
+    masked = cls().double()
+    structure = structure_of(masked, lambda network: network(x))
+    masks = random_masks(structure)
+    WeightMasks(masked, structure, norms=True, gradients=True).set(masks, all_units(structure))
+    small = copy.deepcopy(masked)
+    shrink(small, structure, masks)
+    expected = kept_of(gradients(masked, lambda network: network(x)), structure, masks)
+    got = gradients(small, lambda network: network(x))
+    assert expected.keys() == got.keys()
+    assert any(bool(gradient.any()) for gradient in got.values())
+    assert max(difference(expected[name], got[name]) for name in got) < 1e-12
 
 
 def _shrunk() -> tuple[nn.Module, list[torch.nn.Parameter]]:

@@ -49,10 +49,13 @@ def test_pruning_producers_of_the_classifier_gives_what_later_versions_of_nncf_g
 
 FAMILIES = {
     "alexnet": 64,
+    "vgg11": 32,
     "vgg11_bn": 32,
     "squeezenet1_1": 64,
     "resnet18": 32,
+    "resnet50": 64,
     "resnext50_32x4d": 32,
+    "wide_resnet50_2": 64,
     "densenet121": 32,
     "googlenet": 64,
     "inception_v3": 299,
@@ -62,6 +65,7 @@ FAMILIES = {
     "mnasnet0_5": 32,
     "efficientnet_b0": 32,
     "efficientnet_v2_s": 96,
+    "regnet_x_400mf": 32,
     "regnet_y_400mf": 32,
     "convnext_tiny": 32,
     "vit_b_16": 224,
@@ -88,6 +92,7 @@ def test_shrunk_network_of_every_torchvision_family_equals_the_masked_one(name: 
     ("name", "grouping"),
     [
         ("convnext_atto", "nncf"),
+        ("convnext_atto", "full"),
         ("efficientnet_b0", "nncf"),
         ("efficientnet_b0", "full"),
         ("vit_tiny_patch16_224", "full"),

@@ -1,0 +1,62 @@
+"""Accuracy of networks that lost 40 % of their FLOPs, against float networks trained equally long, on digits.
+
+The recipe is chosen on validation images, the result is taken on the folds under test with other seeds:
+
+    python -m benchmarks.pruning_digits --split val --seeds 100 101 --methods group_slow group_fast global_slow ...
+    python -m benchmarks.pruning_digits --seeds 0 1 2
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from benchmarks.machine import write_results
+from benchmarks.protocol import Method, add_arguments, run_with_arguments
+
+REMOVED = 0.4
+"""Share of the FLOPs that is removed."""
+_FILES = {"digits": "pruning_digits", "hard": "pruning_hard_digits"}
+
+
+def _method(epochs: int, lr: float, **params: Any) -> Method:
+    """Prune in the first third of the epochs, remove what is masked physically when that is done."""
+    steps = max(epochs // 3, 1)
+    fixed = {"pruning_flops_target": REMOVED, "pruning_steps": steps, "grouping": "full", "shrink_at": steps}
+    section = {"algorithm": "filter_pruning", "pruning_init": 0.1, "params": {**fixed, **params}}
+    return Method(
+        config={"compression": section},
+        fine_tune_lr=lr,
+        reached=lambda found: found["flops_ratio"] <= 1 - REMOVED,
+    )
+
+
+def methods(epochs: int) -> dict[str, Method]:
+    """Return the recipes that were weighed, by name."""
+    found = {}
+    for speed, lr in (("slow", 0.02), ("fast", 0.1)):
+        found[f"group_{speed}"] = _method(epochs, lr)
+        found[f"median_{speed}"] = _method(epochs, lr, filter_importance="geometric_median")
+        found[f"global_{speed}"] = _method(epochs, lr, all_weights=True)
+    return found
+
+
+def main() -> None:
+    """Run the methods asked for; results on the folds under test are written, others printed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--methods", nargs="+", default=["global_fast"], choices=sorted(methods(1)))
+    arguments = parser.parse_args()
+    known = methods(arguments.epochs)
+    found = run_with_arguments({name: known[name] for name in arguments.methods}, arguments)
+    if arguments.split != "test":
+        return
+    command = " ".join(["python -m benchmarks.pruning_digits", *sys.argv[1:]])
+    for dataset in arguments.datasets:
+        shared = {key: value for key, value in found.items() if key not in _FILES}
+        write_results(_FILES[dataset], {"command": command, **shared, **found[dataset]})
+
+
+if __name__ == "__main__":
+    main()
