@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import example_modules
-from example_modules.classification import ImageClassifier, build_network
+from example_modules.classification import ImageClassifier
 from example_modules.digits import DigitsDataModule
+from example_modules.networks import build_network
 from example_modules.residual import SmallResNet
 
 TRAINER: dict[str, Any] = {
@@ -51,7 +52,7 @@ def test_torchvision_networks_are_built_by_name(name: str) -> None:
 
 
 def test_unknown_network_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be one of \['small_resnet'\]"):
+    with pytest.raises(ValueError, match=r"must be one of \['small_mobilenet', 'small_resnet'\]"):
         build_network("resnet", num_classes=10)
     with pytest.raises(ValueError, match="Unknown model"):
         build_network("torchvision:resnet19", num_classes=10)
