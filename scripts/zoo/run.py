@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,13 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.export import Proof, export_and_verify
 from lightning_nncf.export.proof import SAMPLES
-from scripts.zoo.rows import ZooRow
+from scripts.zoo.rows import CONFIGS, ZooRow
 from scripts.zoo.smoke import smoke_overrides, write_images
 
 __all__ = ["FailedRowError", "check", "describe", "reproduce"]
+
+_POINTS = 0.3
+"""Percentage points by which FLOPs and parameters left may differ from the published ones."""
 
 
 class FailedRowError(Exception):
@@ -41,7 +46,7 @@ def reproduce(
         data: Folder of ImageNet; of no use for a smoke run.
         output: Folder for checkpoints and files; those of the row go into a folder of its name.
         smoke: Run two short epochs on tiny data instead.
-        options: Further arguments of LightningCLI, as in ``--trainer.devices=2``.
+        options: Further arguments of LightningCLI, as in ``--trainer.devices=2``; paths start at the repository's root.
 
     Returns:
         The line of results.
@@ -50,18 +55,22 @@ def reproduce(
         FailedRowError: The row did not get where the table says.
     """
     started = (time.perf_counter(), time.process_time())
-    folder = output / row.name
+    folder = output.resolve() / row.name
     folder.mkdir(parents=True, exist_ok=True)
     arguments = [f"--config={file}" for file in row.files]
     if smoke:
-        write_images(output / "imagenet")
+        images = folder.parent / "imagenet"
+        write_images(images)
         overrides = folder / "smoke.yaml"
-        overrides.write_text(yaml.safe_dump(smoke_overrides(row.settings(), output / "imagenet"), sort_keys=False))
+        overrides.write_text(yaml.safe_dump(smoke_overrides(row.settings(), images), sort_keys=False))
         arguments.append(f"--config={overrides}")
     else:
-        arguments.append(f"--data.init_args.data_dir={data}")
+        assert data is not None
+        arguments.append(f"--data.init_args.data_dir={data.resolve()}")
     arguments += [f"--trainer.default_root_dir={folder}", *options]
-    cli = NNCFCLI(args=arguments, run=False, save_config_callback=None)
+    # Paths in the rows' files start at the root of the repository.
+    with _working_directory(CONFIGS.parents[1]):
+        cli = NNCFCLI(args=arguments, run=False, save_config_callback=None)
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     callback = next((each for each in callbacks if isinstance(each, NNCFCallback)), None)
     if callback is not None:
@@ -80,8 +89,8 @@ def reproduce(
     }
     if callback is not None:
         compressed = open_checkpoint(checkpoint)
-        images = next(iter(cli.datamodule.test_dataloader()))[0][:SAMPLES]
-        proof = export_and_verify(compressed, folder / f"{row.name}.onnx", inputs=((images,), {}))
+        batch = next(iter(cli.datamodule.test_dataloader()))[0][:SAMPLES]
+        proof = export_and_verify(compressed, folder / f"{row.name}.onnx", inputs=((batch,), {}))
         record |= describe(compressed, proof)
         check(row, compressed, record)
     wall, work = time.perf_counter() - started[0], time.process_time() - started[1]
@@ -155,9 +164,6 @@ def check(row: ZooRow, compressed: CompressedNetwork, record: dict[str, Any]) ->
         raise FailedRowError(f"{row.name}: " + "; ".join(problems))
 
 
-_POINTS = 0.3
-
-
 def _evaluate(cli: NNCFCLI, checkpoint: str, *, compressed: bool) -> dict[str, float]:
     """Test a module that was made from the checkpoint alone."""
     kind = type(cli.model)
@@ -168,3 +174,13 @@ def _evaluate(cli: NNCFCLI, checkpoint: str, *, compressed: bool) -> dict[str, f
     trainer = Trainer(accelerator="auto", devices=1, logger=False, enable_progress_bar=False)
     (results,) = trainer.test(module, datamodule=cli.datamodule, verbose=False)
     return {name: float(value) for name, value in results.items()}
+
+
+@contextmanager
+def _working_directory(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
