@@ -15,8 +15,10 @@ __all__ = ["EPOCHS", "shortened", "smoke_overrides", "write_images"]
 
 EPOCHS = 2
 _CLASSES = ("n01440764", "n01443537", "n01484850", "n01491361")
-_TRAIN, _VAL = 6, 4
-_BATCH = 4
+_TRAIN, _VAL = 16, 4
+_BATCH, _STEPS = 4, 6
+# RB moves at most 2 % of the weights in a step, so it needs more and smaller ones; its masks freeze in the last epoch.
+_RB_BATCH, _RB_STEPS = 2, 32
 _SAMPLES = 16
 # Inception V3 takes no less in training, because of its auxiliary head; FLOPs are published for 224 pixels.
 _SIZES = {"inception_v3": 299, "pruned": 224}
@@ -69,6 +71,7 @@ def smoke_overrides(settings: Mapping[str, Any], data: Path) -> dict[str, Any]:
         config["compression"] = shortened(config["compression"])
         sections = config["compression"] if isinstance(config["compression"], list) else [config["compression"]]
         algorithms |= {section["algorithm"] for section in sections}
+    batch, steps = (_RB_BATCH, _RB_STEPS) if "rb_sparsity" in algorithms else (_BATCH, _STEPS)
     size = _SIZES["pruned"] if "filter_pruning" in algorithms else _SMALL
     return {
         "model": {
@@ -82,7 +85,7 @@ def smoke_overrides(settings: Mapping[str, Any], data: Path) -> dict[str, Any]:
         "data": {
             "init_args": {
                 "data_dir": str(data),
-                "batch_size": _BATCH,
+                "batch_size": batch,
                 "val_batch_size": _BATCH,
                 "num_classes": len(_CLASSES),
                 "image_size": _SIZES.get(network, size),
@@ -91,6 +94,7 @@ def smoke_overrides(settings: Mapping[str, Any], data: Path) -> dict[str, Any]:
         },
         "trainer": {
             "max_epochs": EPOCHS,
+            "limit_train_batches": steps,
             "accelerator": "cpu",
             "logger": False,
             "enable_progress_bar": False,
@@ -137,7 +141,7 @@ def _shorten_stages(params: dict[str, Any]) -> None:
 
 
 def _shorten_sparsity(section: dict[str, Any]) -> None:
-    section["params"] |= {"sparsity_target_epoch": 1, "sparsity_freeze_epoch": EPOCHS}
+    section["params"] |= {"sparsity_target_epoch": 0, "sparsity_freeze_epoch": EPOCHS - 1}
 
 
 def _shorten_pruning(section: dict[str, Any]) -> None:
