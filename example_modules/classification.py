@@ -151,8 +151,7 @@ class ImageClassifier(LightningModule):
     def _take_weights(self, path: str) -> None:
         """Load the weights of a checkpoint that was written without compression."""
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        own = {name for name, _ in self.named_parameters()} | {name for name, _ in self.named_buffers()}
-        strange = sorted(set(state) ^ own)
+        strange = sorted(set(state) ^ set(self.state_dict()))
         if strange:
             raise ValueError(
                 f"`init_from` must be a checkpoint of this network without compression, but {path} and the network "

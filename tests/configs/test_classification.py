@@ -30,6 +30,10 @@ def _compression(name: str) -> NNCFConfig:
     return NNCFConfig.load(callback["init_args"]["config"])
 
 
+def _plain(config: Any) -> Any:
+    return config.as_dict() if hasattr(config, "as_dict") else config
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_valid_behind_the_shared_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parents[1])
@@ -47,6 +51,16 @@ def test_every_file_exports_under_its_own_name(name: str) -> None:
     (callback,) = _read(name)["trainer"]["callbacks"]
     assert callback["class_path"] == "lightning_nncf.NNCFCallback"
     assert callback["init_args"]["export_path"] == f"{name}.onnx"
+
+
+@pytest.mark.parametrize("name", ["resnet34_float", "resnet34_magnitude", "resnet34_rb_adaptive"])
+def test_files_for_cifar_are_valid_behind_their_shared_one(name: str) -> None:
+    files = [str(CONFIGS / "cifar" / f"{each}.yaml") for each in ("shared", name)]
+    cli = _Parsed(args=[f"--config={file}" for file in files], run=False, save_config_callback=None)
+    assert cli.config.model.init_args.network_args["blocks"] == [3, 4, 6, 3]
+    for callback in cli.config.trainer.callbacks or []:
+        assert callback.init_args.export_path == f"{name}.onnx"
+        assert len(NNCFConfig.load(_plain(callback.init_args.config)).compression) == 1
 
 
 def test_there_are_twenty_one_rows_and_all_their_baselines() -> None:

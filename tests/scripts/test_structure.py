@@ -9,7 +9,7 @@ import torch
 
 from example_modules.networks import build_network
 from lightning_nncf import compress
-from lightning_nncf.algorithms.sparsity.base import MaskedSparsity
+from lightning_nncf.algorithms.sparsity.rb import RBSparsity
 from lightning_nncf.core.compressed import CompressedNetwork
 from scripts.zoo.rows import CONFIGS, ROWS
 
@@ -29,11 +29,17 @@ def _compress(name: str, size: int) -> CompressedNetwork:
     for _ in range(settings["trainer"]["max_epochs"]):
         compressed.epoch_step()
         for algorithm in compressed.algorithms:
-            if isinstance(algorithm, MaskedSparsity) and algorithm.scheduler.current_epoch == 5:
-                for mask in algorithm.masks:
-                    mask.logits.grad = torch.zeros_like(mask.logits)
-                algorithm.before_optimizer_step()
+            if isinstance(algorithm, RBSparsity) and algorithm.scheduler.current_epoch == 5:
+                _step_masks(algorithm)
     return compressed
+
+
+def _step_masks(algorithm: RBSparsity, steps: int = 35) -> None:
+    """Let masks follow their level; they move at most 2 % of the weights in a step."""
+    for _ in range(steps):
+        for mask in algorithm.masks:
+            mask.logits.grad = torch.zeros_like(mask.logits)
+        algorithm.before_optimizer_step()
 
 
 @pytest.fixture(autouse=True)
@@ -47,14 +53,17 @@ def _at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_structure_is_the_published_one(name: str) -> None:
     row = ROWS[name]
     size = 299 if "inception" in name else 224 if row.flops_left is not None else 64
-    found = _compress(name, size).statistics()
+    compressed = _compress(name, size)
+    found = compressed.statistics()
     if row.quantizers is not None:
         kinds = ("weight", "activation")
         bits = {width: sum(int(found.get(f"{kind}_bits_{width}", 0)) for kind in kinds) for width in (8, 4)}
         assert sum(bits.values()) == row.quantizers == QUANTIZED[name.partition("_int8")[0].partition("_mixed")[0]]
         assert bits[8] == (row.quantizers if row.eight_bits is None else row.eight_bits)
     if row.sparsity is not None:
-        assert found["sparsity_level"] == pytest.approx(row.sparsity, abs=1e-6)
+        (masking,) = (each for each in compressed.algorithms if isinstance(each, RBSparsity))
+        weights = sum(mask.logits.numel() for mask in masking.masks)
+        assert abs(masking.sparsity() - row.sparsity) * weights <= 1
     if row.flops_left is not None:
         assert 100 * found["flops_ratio"] == pytest.approx(row.flops_left, abs=0.3)
         assert 100 * found["parameter_ratio"] == pytest.approx(row.parameters_left, abs=0.3)
