@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pytorch_lightning import LightningDataModule
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import DataLoader, DistributedSampler, TensorDataset, default_collate
+from torch.utils.data import DataLoader, TensorDataset, default_collate
+
+from example_modules.loading import make_loader
 
 __all__ = ["FOLDS", "DigitsDataModule", "distort", "split_fold"]
 
@@ -67,15 +71,7 @@ class DigitsDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return shuffled batches; the order depends on seed and epoch alone, so a resumed run continues it."""
-        dataset = self.datasets["train"]
-        trainer = self.trainer
-        sampler: DistributedSampler[tuple[Tensor, ...]] = DistributedSampler(
-            dataset,
-            num_replicas=1 if trainer is None else trainer.world_size,
-            rank=0 if trainer is None else trainer.global_rank,
-            seed=self.seed,
-        )
-        return self._loader("train", sampler=sampler, drop_last=True)
+        return self._loader("train", seed=self.seed, trainer=self.trainer)
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, ...]]:
         """Return the validation batches."""
@@ -89,17 +85,13 @@ class DigitsDataModule(LightningDataModule):
         """Return the batches of the fold under test."""
         return self._loader("test")
 
-    def _loader(
-        self, split: str, sampler: DistributedSampler[tuple[Tensor, ...]] | None = None, drop_last: bool = False
-    ) -> DataLoader[tuple[Tensor, ...]]:
-        return DataLoader(
+    def _loader(self, split: str, **options: Any) -> DataLoader[tuple[Tensor, ...]]:
+        return make_loader(
             self.datasets[split],
             batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=self._collate,
+            collate=self._collate,
+            **options,
         )
 
     def _collate(self, samples: list[tuple[Tensor, ...]]) -> list[Tensor]:

@@ -45,18 +45,28 @@ class SmallResNet(nn.Module):
         num_classes: Number of classes.
         in_channels: Channels of the images.
         widths: Channels of each stage; every stage but the first halves height and width.
-        blocks: Residual blocks per stage.
+        blocks: Residual blocks per stage, one number for all stages or one for each.
+
+    Raises:
+        ValueError: ``blocks`` has another length than ``widths``.
     """
 
     def __init__(
-        self, num_classes: int = 10, in_channels: int = 1, widths: Sequence[int] = (16, 32, 64), blocks: int = 1
+        self,
+        num_classes: int = 10,
+        in_channels: int = 1,
+        widths: Sequence[int] = (16, 32, 64),
+        blocks: int | Sequence[int] = 1,
     ) -> None:
         super().__init__()
+        counts = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
+        if len(counts) != len(widths):
+            raise ValueError(f"`blocks` must hold a number for each of the {len(widths)} stages, got {len(counts)}")
         self.conv = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(widths[0])
         stages, channels = [], widths[0]
-        for stage, width in enumerate(widths):
-            for block in range(blocks):
+        for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
+            for block in range(count):
                 stages.append(ResidualBlock(channels, width, stride=2 if stage > 0 and block == 0 else 1))
                 channels = width
         self.blocks = nn.Sequential(*stages)

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import example_modules
-from example_modules.classification import ImageClassifier, build_network
+from example_modules.classification import ImageClassifier
 from example_modules.digits import DigitsDataModule
-from example_modules.residual import SmallResNet
 
 TRAINER: dict[str, Any] = {
     "accelerator": "cpu",
@@ -37,26 +36,6 @@ def _same(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(value, other[name]) for name, value in first.state_dict().items())
 
 
-@pytest.mark.parametrize("size", [8, 16, 32])
-def test_small_resnet_takes_images_from_8_to_32(size: int) -> None:
-    network = SmallResNet(num_classes=7, in_channels=3, widths=(4, 8), blocks=2)
-    assert network(torch.rand(2, 3, size, size)).shape == (2, 7)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2", "efficientnet_b0", "vit_b_16"])
-def test_torchvision_networks_are_built_by_name(name: str) -> None:
-    with torch.device("meta"):
-        network = build_network(f"torchvision:{name}", num_classes=10)
-        assert network(torch.rand(1, 3, 224, 224)).shape == (1, 10)
-
-
-def test_unknown_network_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be one of \['small_resnet'\]"):
-        build_network("resnet", num_classes=10)
-    with pytest.raises(ValueError, match="Unknown model"):
-        build_network("torchvision:resnet19", num_classes=10)
-
-
 def test_network_is_the_only_child_with_parameters() -> None:
     module = ImageClassifier()
     assert [name for name, child in module.named_children() if any(True for _ in child.parameters())] == ["network"]
@@ -71,15 +50,53 @@ class _TwoHeads(nn.Module):
         return self.heads[0](x.flatten(1)), self.heads[1](x.flatten(1)), None
 
 
-def test_auxiliary_heads_count_for_less(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("given", "weight"), [(None, 0.4), (0.25, 0.25)])
+def test_auxiliary_heads_count_for_less(monkeypatch: pytest.MonkeyPatch, given: float | None, weight: float) -> None:
     torch.manual_seed(0)
-    module = ImageClassifier()
+    module = ImageClassifier(auxiliary_weight=given)
     module.network = _TwoHeads()
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
     images, labels = torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 3])
     main, auxiliary, _ = module.network(images)
-    expected = functional.cross_entropy(main, labels) + 0.4 * functional.cross_entropy(auxiliary, labels)
+    expected = functional.cross_entropy(main, labels) + weight * functional.cross_entropy(auxiliary, labels)
     torch.testing.assert_close(module.training_step((images, labels), 0), expected)
+
+
+def test_both_heads_of_googlenet_count_by_three_tenths(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = ImageClassifier("torchvision:googlenet", network_args={"init_weights": False})
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    images, labels = torch.rand(4, 3, 64, 64), torch.tensor([0, 1, 2, 3])
+    torch.manual_seed(1)
+    loss = module.training_step((images, labels), 0)
+    torch.manual_seed(1)
+    outputs = module.network(images)
+    losses = [functional.cross_entropy(logits, labels) for logits in outputs]
+    assert len(losses) == 3
+    torch.testing.assert_close(loss, losses[0] + 0.3 * (losses[1] + losses[2]))
+
+
+def test_first_and_first_five_classes_are_counted() -> None:
+    module, labels = ImageClassifier(num_classes=7), torch.tensor([0, 1, 2, 3])
+    logits = torch.zeros(4, 7)
+    # The rank of the true class is 1, 2, 5 and 7.
+    for row, rank in enumerate((1, 2, 5, 7)):
+        logits[row] = -torch.arange(7.0)
+        order = [each for each in range(7) if each != labels[row]]
+        order.insert(rank - 1, int(labels[row]))
+        logits[row, order] = -torch.arange(7.0)
+    found = module.test_metrics(logits, labels)
+    assert {name: float(value) for name, value in found.items()} == {"test_accuracy": 0.25, "test_accuracy_top5": 0.75}
+
+
+def test_weights_are_taken_from_a_checkpoint_and_not_asked_for_again(tmp_path: Path) -> None:
+    first = _train(1, enable_checkpointing=True, default_root_dir=tmp_path)
+    checkpoint = next(tmp_path.rglob("*.ckpt"))
+    second = ImageClassifier(network_args={"widths": [8, 16]}, init_from=str(checkpoint))
+    assert _same(first.network, second.network)
+    assert "init_from" not in second.hparams
+    with pytest.raises(ValueError, match=r"differ in \d+ names"):
+        ImageClassifier("small_mobilenet", init_from=str(checkpoint))
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", "SGD"), ("adam", "Adam"), ("adamw", "AdamW")])

@@ -32,6 +32,8 @@ __all__ = ["RBSparsity"]
 
 _SEED = 0x5EED
 _LAYERS = 1 << 16
+# While masks are learned, a level this near is left as it is.
+_LAST_MOVES = 0.002
 
 
 @register(RBSparsityConfig)
@@ -106,12 +108,15 @@ class RBSparsity(ScheduledSparsity):
                 for index in group
             ]
             step_logits(logits, own)
-            values = [importance(self.places[index].parameter_of(self.network)) for index in group]
-            follow_density(logits, values, 1 - level)
+            follow_density(logits, self._importances(group), 1 - level)
 
+    @torch.no_grad()
     def freeze(self) -> None:
-        """Let masks change no more."""
+        """Let masks change no more, once the few that the level is away from have changed."""
         if not self.frozen:
+            for group, level in self._groups():
+                logits = [self.masks[index].logits for index in group]
+                follow_density(logits, self._importances(group), 1 - level, speed=_LAST_MOVES, tolerance=0.0)
             super().freeze()
             for module in self.masks:
                 module.freeze()
@@ -143,6 +148,10 @@ class RBSparsity(ScheduledSparsity):
         if not self.frozen:
             for index, module in enumerate(self.masks):
                 module.sample((_SEED + step) * _LAYERS + index)
+
+    def _importances(self, group: list[int]) -> list[Tensor]:
+        """Return what decides among equal logits of the layers of a group."""
+        return [importance(self.places[index].parameter_of(self.network)) for index in group]
 
     def _groups(self) -> list[tuple[list[int], float]]:
         """Return the layers that share a level, with the level."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nncf import NNCFCallback
+from lightning_nncf import NNCFCallback, compress
 from lightning_nncf.algorithms.sparsity.rb_functional import (
     INITIAL_LOGIT,
     binary_mask_ste,
@@ -232,3 +232,22 @@ def test_noise_is_left_out_of_copies() -> None:
     module.sample(1)
     assert copy.deepcopy(module)._noise is None
     assert module._noise is not None
+
+
+@pytest.mark.parametrize(("steps", "zeros"), [(40, 2811), (1, 92 + 9)], ids=["at the target", "far from it"])
+def test_freezing_makes_a_level_exact_that_was_nearly_reached(steps: int, zeros: int) -> None:
+    # 4608 weights, of which 61 % are 2810.88; at most 2 % of them (92) move in a step and 0.2 % (9) in the end.
+    layer = nn.Conv2d(8, 64, 3)
+    section = rb(sparsity_target=0.61, sparsity_target_epoch=0, sparsity_freeze_epoch=1)
+    compressed = compress(nn.Sequential(layer), {"compression": section}, example_inputs=torch.rand(1, 8, 4, 4))
+    (algorithm,) = compressed.algorithms
+    (mask,) = algorithm.masks  # type: ignore[attr-defined]
+    compressed.epoch_step()
+    for _ in range(steps):
+        mask.logits.grad = torch.zeros_like(mask.logits)
+        algorithm.before_optimizer_step()
+    before = int((~mask.kept()).sum())
+    assert abs(before - zeros) <= 9
+    compressed.epoch_step()
+    assert int((~mask.kept()).sum()) == zeros
+    assert algorithm.frozen  # type: ignore[attr-defined]

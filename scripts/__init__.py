@@ -1,0 +1,1 @@
+"""Commands for people who work with a copy of this repository."""

@@ -1,0 +1,1 @@
+"""The parts of the scripts that reproduce the zoo."""
