@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,6 +35,9 @@ class CalibrationData:
         batch_size: Counts the samples of a batch.
         progress: Wraps ``(batches, total, description)`` to show progress.
         reduce: Combines statistics of several processes; ``None`` in a single process.
+        loss: Computes the training loss of one batch; ``None`` where `forward` returns it.
+        evaluate: Judges the network on a share of the validation data; higher is better.
+        directory: Where files go that a configuration asks for.
     """
 
     batches: Iterable[Any]
@@ -41,6 +45,9 @@ class CalibrationData:
     batch_size: Callable[[Any], int]
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] = plain_progress
     reduce: Reduce | None = None
+    loss: Callable[[Any], object] | None = None
+    evaluate: Callable[[float], float] | None = None
+    directory: Path = Path()
 
 
 def run_batches(data: CalibrationData, num_samples: int, description: str) -> Iterator[int]:

@@ -27,6 +27,8 @@ def compress(
     *,
     example_inputs: Any = None,
     forward: Callable[[Any], object] | None = None,
+    loss: Callable[[Any], object] | None = None,
+    evaluate: Callable[[float], float] | None = None,
 ) -> CompressedNetwork:
     """Compress a network in place, ready to be trained by any loop.
 
@@ -40,6 +42,10 @@ def compress(
             arguments. Default: ``input_info`` of the configuration, else the first batch of ``data``.
         forward: Runs the network on one batch. Default: a tensor or the first element of a list or tuple is the
             argument, a dict holds keyword arguments.
+        loss: Computes the training loss of one batch, for algorithms that look at gradients before training (HAWQ,
+            learned rankings). Default: what ``forward`` returns.
+        evaluate: Judges the network on a share, in (0, 1], of data that it is not trained on; higher is better. Needed
+            by AutoQ.
 
     Returns:
         The network with its algorithms.
@@ -69,7 +75,14 @@ def compress(
     compressed = CompressedNetwork.build(network, settings, trace(network, run))
     if data is not None:
         compressed.initialize(
-            CalibrationData(batches=data, forward=run_batch, batch_size=extract_batch_size, reduce=distributed_reduce())
+            CalibrationData(
+                batches=data,
+                forward=run_batch,
+                batch_size=extract_batch_size,
+                reduce=distributed_reduce(),
+                loss=loss,
+                evaluate=evaluate,
+            )
         )
     return compressed
 
