@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +37,9 @@ class CalibrationData:
         progress: Wraps ``(batches, total, description)`` to show progress.
         reduce: Combines statistics of several processes; ``None`` in a single process.
         surroundings: Opened around everything that is done with the data, to leave as it was what `forward` changes.
+        loss: Computes the training loss of one batch; ``None`` where `forward` returns it.
+        evaluate: Judges the network on a share of the validation data; higher is better.
+        directory: Where files go that a configuration asks for.
     """
 
     batches: Iterable[Any]
@@ -44,6 +48,9 @@ class CalibrationData:
     progress: Callable[[Iterable[Any], int, str], Iterable[Any]] = plain_progress
     reduce: Reduce | None = None
     surroundings: Callable[[], AbstractContextManager[object]] = nullcontext
+    loss: Callable[[Any], object] | None = None
+    evaluate: Callable[[float], float] | None = None
+    directory: Path = Path()
 
 
 def run_batches(data: CalibrationData, num_samples: int, description: str) -> Iterator[int]:

@@ -27,6 +27,8 @@ def compress(
     *,
     example_inputs: Any = None,
     forward: Callable[[Any], object] | None = None,
+    loss: Callable[[Any], object] | None = None,
+    evaluate: Callable[[float], float] | None = None,
 ) -> CompressedNetwork:
     """Compress a network in place, ready to be trained by any loop.
 
@@ -40,6 +42,10 @@ def compress(
             arguments. Default: ``input_info`` of the configuration, else the first batch of ``data``.
         forward: Runs the network on one batch. Default: a tensor or the first element of a list or tuple is the
             argument, a dict holds keyword arguments.
+        loss: Computes the training loss of one batch, for algorithms that look at gradients before training (HAWQ,
+            learned rankings). Default: what ``forward`` returns.
+        evaluate: Judges the network on a share, in (0, 1], of data that it is not trained on; higher is better. Needed
+            by AutoQ.
 
     Returns:
         The network with its algorithms.
@@ -58,12 +64,17 @@ def compress(
     run = _capture_run(network, settings, data, example_inputs, forward or (lambda batch: _run(network, batch)))
     compressed = CompressedNetwork.build(network, settings, trace(network, run))
     if data is not None:
-        compressed.initialize(calibration_from(network, data, forward))
+        compressed.initialize(calibration_from(network, data, forward, loss=loss, evaluate=evaluate))
     return compressed
 
 
 def calibration_from(
-    network: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object] | None = None
+    network: nn.Module,
+    batches: Iterable[Any],
+    forward: Callable[[Any], object] | None = None,
+    *,
+    loss: Callable[[Any], object] | None = None,
+    evaluate: Callable[[float], float] | None = None,
 ) -> CalibrationData:
     """Make data for initializations from batches.
 
@@ -71,12 +82,16 @@ def calibration_from(
         network: The network.
         batches: Batches, iterated more than once.
         forward: Runs the network on one batch. Default: as in `compress`.
+        loss: Computes the training loss of one batch; as in `compress`.
+        evaluate: Judges the network; as in `compress`.
     """
     return CalibrationData(
         batches=batches,
         forward=forward or (lambda batch: _run(network, batch)),
         batch_size=extract_batch_size,
         reduce=distributed_reduce(),
+        loss=loss,
+        evaluate=evaluate,
     )
 
 

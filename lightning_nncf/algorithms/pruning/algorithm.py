@@ -13,7 +13,6 @@ from torchmetrics import Metric
 
 from lightning_nncf.algorithms.pruning.analysis import analyse
 from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
-from lightning_nncf.algorithms.pruning.flops import LayerCost, layer_costs
 from lightning_nncf.algorithms.pruning.groups import Structure
 from lightning_nncf.algorithms.pruning.indices import pack, unpack
 from lightning_nncf.algorithms.pruning.insertions import channelwise
@@ -30,6 +29,7 @@ from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError
+from lightning_nncf.graph.flops import LayerCost, layer_costs
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.statistics.pruning import FlopsLeft, PrunedFilters
 

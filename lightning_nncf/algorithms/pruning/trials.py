@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
+from torch import nn
 
-from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.calibration import CalibrationData, computing_loss, training_loss
 from lightning_nncf.errors import InitializationError
 
 __all__ = ["Trial"]
@@ -65,18 +63,15 @@ class Trial:
         with torch.enable_grad():
             for batch in islice(self._batches(), self.steps):
                 optimizer.zero_grad()
-                loss_of(self.data.forward(batch)).backward()  # type: ignore[no-untyped-call]
+                training_loss(self.data, batch).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 self.apply()
 
     @torch.no_grad()
     def _loss(self) -> float:
-        # The network computes its loss in training mode alone; statistics and dropout are as in evaluation.
-        self.network.train()
-        for module in self.network.modules():
-            if isinstance(module, (_BatchNorm, _DropoutNd)):
-                module.eval()
-        loss = torch.stack([loss_of(self.data.forward(batch)).detach().double().cpu() for batch in self.judged]).mean()
+        with computing_loss(self.network):
+            losses = [training_loss(self.data, batch).detach().double().cpu() for batch in self.judged]
+        loss = torch.stack(losses).mean()
         if self.data.reduce is not None:
             both = self.data.reduce(torch.stack([loss, torch.ones((), dtype=torch.float64)]), "sum")
             loss = both[0] / both[1]
@@ -92,21 +87,3 @@ class Trial:
                 yield batch
             if empty:
                 yield from self.judged
-
-
-def loss_of(result: object) -> Tensor:
-    """Return the loss in what running a batch returned.
-
-    Raises:
-        InitializationError: There is none.
-
-    >>> loss_of({"loss": torch.tensor(1.0), "extra": 2})
-    tensor(1.)
-    """
-    loss = result.get("loss") if isinstance(result, Mapping) else result
-    if isinstance(loss, Tensor) and loss.numel() == 1:
-        return loss.reshape(())
-    raise InitializationError(
-        "`interlayer_ranking_type: learned_ranking` trains the network for some steps, but running a batch returned "
-        f"{type(loss).__name__} and no loss; use NNCFCallback, or give `compress` a `forward` that returns the loss"
-    )

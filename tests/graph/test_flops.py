@@ -6,7 +6,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_nncf import compress
-from lightning_nncf.algorithms.pruning.flops import layer_costs, total
+from lightning_nncf.graph.flops import layer_costs, total
 from lightning_nncf.graph.trace import trace
 from tests.algorithms.pruning import networks
 
