@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig, RangeConfig
+from lightning_nncf.algorithms.quantization.padding import (
+    PaddedConvolution,
+    fix_padding_values,
+    insert_paddings,
+    padded_convolutions,
+)
 from lightning_nncf.algorithms.quantization.placement import place_quantizers
+from lightning_nncf.algorithms.quantization.placement.hardware import hardware_table
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
 from lightning_nncf.algorithms.quantization.range_init import RangeTask, initialize_ranges
 from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
@@ -46,6 +53,7 @@ class Quantization(Algorithm):
         self.quantizers: list[Quantizer] = []
         self._sites: list[tuple[HookSite, ...]] = []
         self._ranges: list[RangeConfig] = []
+        self._padded: tuple[PaddedConvolution, ...] = ()
         self._network: nn.Module | None = None
 
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
@@ -53,6 +61,8 @@ class Quantization(Algorithm):
         setup = place_quantizers(graph, placement_settings(self.config, self.root, network, graph))
         located = [places_of(network, graph, point) for point in setup.points]
         self._ranges = ranges_of(self.config, network, graph, setup.points)
+        if hardware_table(self.root.target_device).adjusts_padding:
+            self._padded = padded_convolutions(network, graph, setup)
         self._insert(network, setup, located)
 
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
@@ -60,6 +70,7 @@ class Quantization(Algorithm):
         setup = QuantizationSetup.from_dict(structure["setup"])
         located = [tuple(HookSite.from_dict(site) for site in places) for places in structure["sites"]]
         self._ranges = [RangeConfig.load(values) for values in structure["ranges"]]
+        self._padded = tuple(PaddedConvolution.from_dict(values) for values in structure.get("padded", ()))
         self._insert(network, setup, located)
 
     def structure(self) -> dict[str, Any]:
@@ -72,6 +83,7 @@ class Quantization(Algorithm):
             "setup": replace(self.setup, points=points).to_dict(),
             "sites": [[site.to_dict() for site in places] for places in self._sites],
             "ranges": [entry.model_dump(mode="json") for entry in self._ranges],
+            "padded": [convolution.to_dict() for convolution in self._padded],
         }
 
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:
@@ -84,6 +96,10 @@ class Quantization(Algorithm):
         """Let all quantizers quantize."""
         for quantizer in self.quantizers:
             quantizer.enabled = True
+
+    def prepare_for_export(self, network: nn.Module) -> None:
+        """Write the padding of convolutions as numbers."""
+        fix_padding_values(network)
 
     @property
     def stage(self) -> CompressionStage:
@@ -163,6 +179,7 @@ class Quantization(Algorithm):
             self.quantizers.append(built[key])
             for site in places:
                 insert(network, site, built[key], algorithm=self.name, priority=self.priority)
+        insert_paddings(network, self._padded, self.quantizers, priority=self.priority + 1)
 
     def _scale_gradients(self, quantizer: Quantizer) -> None:
         """Multiply the gradients of a quantizer's parameters by ``compression_lr_multiplier``."""
