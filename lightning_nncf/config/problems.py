@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,9 +131,16 @@ def _bound(words: str, key: str) -> Callable[[object, Mapping[str, Any]], str]:
     return lambda got, context: f"must be {words} {context[key]}, got {show(got)}"
 
 
+def _literal(got: object, context: Mapping[str, Any]) -> str:
+    text = f"must be {context['expected']}, got {show(got)}"
+    hint = near(got, re.findall(r"'([^']*)'", context["expected"])) if isinstance(got, str) else ""
+    # all that is known stands in the text already
+    return f"{text}; {hint}" if hint.startswith("did you mean") else text
+
+
 _EXPLAIN: dict[str, Callable[[object, Mapping[str, Any]], str]] = {
     "missing": lambda got, context: "is required but absent",
-    "literal_error": lambda got, context: f"must be {context['expected']}, got {show(got)}",
+    "literal_error": _literal,
     "value_error": lambda got, context: str(context["error"]),
     "greater_than": _bound("greater than", "gt"),
     "greater_than_equal": _bound("at least", "ge"),

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_
 from typing_extensions import Self
 
 from lightning_nncf.config.algorithm import AlgorithmConfig
-from lightning_nncf.config.base import Scopes, StrictModel, as_tuple, deprecated
+from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
 from lightning_nncf.config.problems import ConfigProblemsError, Problem, show
 from lightning_nncf.config.reading import parse_json, read_file
 from lightning_nncf.config.registry import algorithm_config
@@ -18,7 +18,7 @@ from lightning_nncf.errors import ConfigError
 
 __all__ = ["SAMPLE_KEYS", "InputInfo", "NNCFConfig", "TargetDevice"]
 
-TargetDevice = Literal["ANY", "CPU", "CPU_SPR", "GPU", "NPU", "TRIAL"]
+TargetDevice = Literal["ANY", "CPU", "CPU_SPR", "GPU", "VPU", "NPU", "TRIAL"]
 
 _SAMPLE_KEYS = """
     augmentations basenet batch_size batch_size_init batch_size_val batchnorm checkpoint_save_dir cpu_only
@@ -96,7 +96,8 @@ class NNCFConfig(StrictModel):
     """The algorithms to apply, one object or a list; each algorithm at most once."""
 
     target_device: TargetDevice = "ANY"
-    """Hardware that will run the model. `ANY` is `CPU`; `TRIAL` puts no hardware constraint on quantizers."""
+    """Hardware that will run the model. `ANY` is `CPU`; `CPU_SPR` has matrix units; `VPU` and `NPU` also take 4 and 2
+    bits; `TRIAL` puts no hardware constraint on quantizers."""
 
     compression_lr_multiplier: float | None = Field(None, ge=0)
     """Factor on the gradients of every parameter that compression adds."""
@@ -150,9 +151,6 @@ class NNCFConfig(StrictModel):
         if "hw_config_type" in values:
             old = values.pop("hw_config_type")
             values.setdefault("target_device", old.upper() if isinstance(old, str) else old)
-        if values.get("target_device") == "VPU":
-            deprecated("target_device: VPU", "the device is called `NPU` now")
-            values["target_device"] = "NPU"
         return values
 
     @property

@@ -53,6 +53,9 @@ def insert(network: nn.Module, site: HookSite, module: nn.Module, *, algorithm: 
     if site.kind == "weight" and site.parameter not in holder._parameters:
         known = near(site.parameter, holder._parameters)
         raise HookError(f"module {site.holder!r} has no parameter {site.parameter!r}; {known}")
+    if site.kind == "attribute" and site.parameter not in holder.__dict__:
+        known = near(site.parameter, holder.__dict__)
+        raise HookError(f"module {site.holder!r} has no attribute {site.parameter!r}; {known}")
     slot = holder._modules.get(_PREFIX + site.slot)
     if slot is None:
         slot = Slot(site)
@@ -79,7 +82,9 @@ def inserted(network: nn.Module) -> Iterator[tuple[HookSite, str, nn.Module]]:
 def strip(network: nn.Module) -> None:
     """Take all inserted modules and hooks out; classes, submodules and attributes are as before `insert`."""
     for module in list(network.modules()):
-        module.__dict__.pop(SCOPE, None)
+        scope: Scope | None = module.__dict__.pop(SCOPE, None)
+        while scope is not None and scope.frames:
+            scope.close()  # left open only when an interrupt hit the middle of a forward
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
                 if isinstance(hook, (Enter, Leave)):
@@ -88,7 +93,7 @@ def strip(network: nn.Module) -> None:
             if isinstance(child, Slot):
                 del module._modules[name]
                 if child.site.kind == "weight":
-                    # Left there only when an interrupt hit the middle of a forward.
+                    # A copy made in the middle of a forward holds the value but no open frame.
                     module.__dict__.pop(child.site.parameter, None)
         release(module)
 
@@ -106,7 +111,7 @@ def _forget(module: nn.Module, key: int) -> None:
 
 def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Module, slot: Slot) -> None:
     scope = _scope(target, site.module)
-    if site.kind == "weight":
+    if site.kind in ("weight", "attribute"):
         scope.weights.append((holder, site.parameter, slot))
         return
     for caller, callee in site.calls:

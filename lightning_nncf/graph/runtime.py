@@ -46,8 +46,8 @@ class Scope:
     """The hooks of one module.
 
     Weights: each is replaced by its compressed value in the ``__dict__`` of its holder, where it hides the parameter,
-    until the call ends. Inputs and outputs of calls: replaced by the hooks. Functions: replaced by a `LocalMode` that
-    the generated class of the module enters in its forward.
+    until the call ends; so are plain attributes. Inputs and outputs of calls: replaced by the hooks. Functions:
+    replaced by a `LocalMode` that the generated class of the module enters in its forward.
 
     Args:
         module: The module.
@@ -98,7 +98,7 @@ class Scope:
             frame.path = self._locate(frame)
         for holder, name, slot in self.weights:
             earlier = holder.__dict__.get(name, _ABSENT)
-            value = slot(holder._parameters[name])
+            value = slot(_plain_value(holder, name))
             frame.shadows.append((holder, name, earlier, slot))
             holder.__dict__[name] = value
         return frame
@@ -160,6 +160,12 @@ class Scope:
         if not self.warned:
             self.warned.append(message)
             warnings.warn(message, stacklevel=2)
+
+
+def _plain_value(holder: nn.Module, name: str) -> Any:
+    """Return a parameter, also where its compressed value hides it, or a plain attribute."""
+    parameters = holder._parameters
+    return parameters[name] if name in parameters else holder.__dict__[name]
 
 
 class _Active(threading.local):
@@ -224,7 +230,7 @@ class _Resumption:
                 for (holder, name, _, slot), value in zip(saved.shadows, values, strict=True):
                     frame.shadows.append((holder, name, holder.__dict__.get(name, _ABSENT), slot))
                     # The graph of the first run cannot be entered twice by a backward inside a backward.
-                    holder.__dict__[name] = slot(holder._parameters[name]) if fresh else value
+                    holder.__dict__[name] = slot(_plain_value(holder, name)) if fresh else value
                 if saved.mode is not None:
                     frame.mode = stack.enter_context(LocalMode(frame))
             yield

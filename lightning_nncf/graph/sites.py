@@ -25,12 +25,13 @@ class HookSite:
     """One physical place where a module sees and replaces a tensor; enough to insert it again without a graph.
 
     Args:
-        kind: A ``weight``, the input or output of a module's call, or of a function called in a module's forward.
+        kind: A ``weight`` or another ``attribute`` of a module, the input or output of a module's call, or of a
+            function called in a module's forward.
         module: Path of the module whose calls are hooked.
         holder: Path of the module under which the inserted modules are registered.
         slot: Name of the place below the holder; state-dict keys begin with ``<holder>.lnncf_<slot>``.
-        frame: Call path in which the site is active; a weight is compressed in every call.
-        parameter: Name of the weight in its holder.
+        frame: Call path in which the site is active; a weight or attribute is replaced in every call.
+        parameter: Name of the weight or attribute in its holder.
         function: Name of the function.
         index: Which call of that function.
         count: How many calls of that function were traced.
@@ -41,7 +42,7 @@ class HookSite:
         free: Whether the module was also called from outside any other.
     """
 
-    kind: Literal["weight", "module_input", "module_output", "op_input", "op_output"]
+    kind: Literal["weight", "attribute", "module_input", "module_output", "op_input", "op_output"]
     module: str
     holder: str
     slot: str

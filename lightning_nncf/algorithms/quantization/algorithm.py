@@ -13,7 +13,14 @@ from torchmetrics import Metric
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig
 from lightning_nncf.algorithms.quantization.description import observe, rows, summary
 from lightning_nncf.algorithms.quantization.inserted import InsertedQuantizers
+from lightning_nncf.algorithms.quantization.padding import (
+    PaddedConvolution,
+    fix_padding_values,
+    insert_paddings,
+    padded_convolutions,
+)
 from lightning_nncf.algorithms.quantization.placement import place_quantizers
+from lightning_nncf.algorithms.quantization.placement.hardware import hardware_table
 from lightning_nncf.algorithms.quantization.range_init import initialize_ranges, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
@@ -45,6 +52,7 @@ class Quantization(Algorithm):
 
     def __init__(self, config: QuantizationConfig, root: NNCFConfig) -> None:
         super().__init__(config, root)
+        self._padded: tuple[PaddedConvolution, ...] = ()
         self.optimizers: StagedOptimizers | None = None
         if config.params is not None:
             staged = StagedScheduler(
@@ -65,14 +73,19 @@ class Quantization(Algorithm):
             self.config,
             **self._insertion(),
         )
+        if hardware_table(self.root.target_device).adjusts_padding:
+            self._padded = padded_convolutions(network, graph, setup)
+        self._insert_paddings(network)
 
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
         """Insert the quantizers that a checkpoint lists."""
         self.inserted = InsertedQuantizers.restore(network, structure, self.config, **self._insertion())
+        self._padded = tuple(PaddedConvolution.from_dict(values) for values in structure["padded"])
+        self._insert_paddings(network)
 
     def structure(self) -> dict[str, Any]:
         """Return the points with their number formats as they are now, and where they are."""
-        return self.inserted.structure()
+        return {**self.inserted.structure(), "padded": [convolution.to_dict() for convolution in self._padded]}
 
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:
         """Initialize from data, in the order in which each step finds what it builds on.
@@ -119,6 +132,10 @@ class Quantization(Algorithm):
     def batch_multiplier(self) -> int:
         """Number of batches whose gradients staged training accumulates."""
         return 1 if self.config.params is None else int(self.config.params.batch_multiplier)
+
+    def prepare_for_export(self, network: nn.Module) -> None:
+        """Write the padding of convolutions as numbers."""
+        fix_padding_values(network)
 
     @property
     def stage(self) -> CompressionStage:
@@ -174,6 +191,9 @@ class Quantization(Algorithm):
         assert self.optimizers is not None
         assert isinstance(self.scheduler, StagedScheduler)
         self.optimizers.update(self.scheduler.progress)
+
+    def _insert_paddings(self, network: nn.Module) -> None:
+        insert_paddings(network, self._padded, self.inserted.quantizers, priority=self.priority + 1)
 
     def _insertion(self) -> dict[str, Any]:
         """Return what is common to inserting quantizers for the first time and again."""

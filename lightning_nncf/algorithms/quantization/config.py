@@ -20,6 +20,7 @@ from lightning_nncf.algorithms.quantization.initializer_config import (
     RangeConfig,
     RangeType,
 )
+from lightning_nncf.algorithms.quantization.placement.hardware import HARDWARE, hardware_table
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
 from lightning_nncf.config.algorithm import AlgorithmConfig
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
@@ -42,7 +43,6 @@ __all__ = [
 
 OverflowFix = Literal["enable", "disable", "first_layer_only"]
 
-AVAILABLE_DEVICES = ("ANY", "CPU", "TRIAL")
 _LATER = "is not available in this version"
 
 
@@ -110,19 +110,24 @@ class QuantizationConfig(AlgorithmConfig):
             values["params"] = None
         return values
 
-    def mode_of(self, group: QuantizerGroup) -> QuantizationMode:
-        """Return the mode that quantizers of a group must have: their own setting, else the preset's."""
+    def mode_of(self, group: QuantizerGroup, target_device: str = "ANY") -> QuantizationMode | None:
+        """Return the mode that quantizers of a group must have: their own setting, else the preset's.
+
+        ``None`` leaves the choice to a device that has no presets.
+        """
         own = self.weights.mode if group == "weights" else self.activations.mode
-        if own is not None:
+        if own is not None or not hardware_table(target_device).has_presets:
             return own
         return "asymmetric" if group == "activations" and self.preset == "mixed" else "symmetric"
 
     def problems_in(self, root: NNCFConfig) -> Iterable[Problem]:
-        """Refuse devices whose rules this version does not know."""
-        if root.target_device not in AVAILABLE_DEVICES:
-            devices = ", ".join(map(repr, AVAILABLE_DEVICES))
+        """Refuse a preset for a device that has none."""
+        if "preset" in self.model_fields_set and not hardware_table(root.target_device).has_presets:
+            known = ", ".join(repr(device) for device, table in HARDWARE.items() if table.has_presets)
             yield Problem(
-                ("target_device",), f"must be one of {devices}: quantization for {root.target_device!r} {_LATER}"
+                ("compression", root.compression.index(self), "preset"),
+                f"is not available for target device {root.target_device!r}, only for {known}; write `mode` in "
+                "`weights` and `activations` instead",
             )
 
     @model_validator(mode="after")
@@ -137,9 +142,6 @@ def _unavailable(config: QuantizationConfig) -> Iterator[Problem]:
     """Yield the keys that ask for a behaviour which other versions have."""
     settings: dict[tuple[str, ...], object] = {
         ("initializer", "precision"): config.initializer.precision,
-        ("scope_overrides", "weights"): config.scope_overrides.weights,
-        ("scope_overrides", "activations"): config.scope_overrides.activations,
-        ("activations", "unified_scale_ops"): config.activations.unified_scale_ops,
     }
     yield from (Problem(path, _LATER) for path, value in settings.items() if value)
 

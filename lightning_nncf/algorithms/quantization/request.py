@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch import nn
 
 from lightning_nncf.algorithms.quantization.config import GroupConfig, QuantizationConfig, QuantizerGroup, RangeConfig
+from lightning_nncf.algorithms.quantization.overrides import ScopeOverrides
 from lightning_nncf.algorithms.quantization.placement import Constraints, GroupSettings, PlacementSettings
 from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
 from lightning_nncf.config import NNCFConfig
-from lightning_nncf.errors import ConfigError, HookError
+from lightning_nncf.errors import ConfigError, HookError, ScopeError
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
 from lightning_nncf.graph.hooks import HookSite, sites
-from lightning_nncf.graph.scopes import scope_filter
+from lightning_nncf.graph.scopes import ScopeMatcher, scope_filter
 
 __all__ = ["placement_settings", "places_of", "ranges_of"]
 
@@ -41,8 +43,14 @@ def placement_settings(
 
     return PlacementSettings(
         target_device=root.target_device,
-        weights=_group(config, "weights", config.weights, scopes),
-        activations=_group(config, "activations", config.activations, scopes),
+        weights=_group(config, root, "weights", config.weights, scopes),
+        activations=_group(config, root, "activations", config.activations, scopes),
+        override=scopes.overrides(config).constraints,
+        unified=[
+            {entry: scopes.selected("activations.unified_scale_ops", entry) for entry in entries}
+            for entries in config.activations.unified_scale_ops
+        ],
+        validate=config.validate_scopes,
         ignored=lambda address: not (everywhere(address) and here(address)),
         accepts=accepts,
         quantize_inputs=config.quantize_inputs,
@@ -54,16 +62,25 @@ def placement_settings(
 def ranges_of(
     config: QuantizationConfig, network: nn.Module, graph: NetworkGraph, points: Sequence[QuantizationPoint]
 ) -> list[RangeConfig]:
-    """Find the range initialization of every point.
+    """Find the range initialization of every point: that of its override, else of an entry that concerns it.
 
     Raises:
-        ConfigError: A point is concerned by none or by several entries of ``initializer.range``.
+        ConfigError: A point is concerned by none or by several entries of ``initializer.range``, or by several
+            overrides.
+        ScopeError: An override changes no point.
     """
     entries = config.initializer.range
     scopes = _Scopes(network, graph, validate=config.validate_scopes)
     inside = [scopes.inside(entry.ignored_scopes, entry.target_scopes) for entry in entries]
+    overrides = scopes.overrides(config)
+    if config.validate_scopes:
+        overrides.require_effect(points)
     chosen = []
     for point in points:
+        own = overrides.range_of(point)
+        if own is not None:
+            chosen.append(own)
+            continue
         found = [
             index
             for index, entry in enumerate(entries)
@@ -97,7 +114,7 @@ def places_of(network: nn.Module, graph: NetworkGraph, point: QuantizationPoint)
     return tuple(places)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Scopes:
     """Scopes on one graph."""
 
@@ -105,18 +122,49 @@ class _Scopes:
     graph: NetworkGraph
     validate: bool
 
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """Class names of all modules."""
+        return {name: type(module).__name__ for name, module in self.network.named_modules(remove_duplicate=False)}
+
+    @cached_property
+    def addresses(self) -> list[str]:
+        """Addresses of all ops."""
+        return [op.address for op in self.graph.ops()]
+
     def inside(self, ignored: Sequence[str], target: Sequence[str] | None) -> Callable[[str], bool]:
         """Return whether an address is targeted and not ignored."""
-        types = {name: type(module).__name__ for name, module in self.network.named_modules(remove_duplicate=False)}
-        addresses = [op.address for op in self.graph.ops()]
-        return scope_filter(addresses, ignored=ignored, target=target, module_types=types, validate=self.validate)
+        return scope_filter(
+            self.addresses, ignored=ignored, target=target, module_types=self.types, validate=self.validate
+        )
+
+    def matcher(self, key: str, scope: str) -> ScopeMatcher:
+        """Return what tells whether a scope selects an address; `key` names it in errors."""
+        try:
+            return ScopeMatcher([scope], self.addresses, module_types=self.types, validate=self.validate)
+        except ScopeError as error:
+            raise ScopeError(f"`{key}`: {error}") from None
+
+    def selected(self, key: str, scope: str) -> tuple[str, ...]:
+        """Return the addresses that a scope selects."""
+        matcher = self.matcher(key, scope)
+        return tuple(address for address in self.addresses if matcher(address))
+
+    def overrides(self, config: QuantizationConfig) -> ScopeOverrides:
+        """Return the overrides of a configuration."""
+        return ScopeOverrides(config.scope_overrides, self.matcher)
 
 
-def _group(config: QuantizationConfig, name: QuantizerGroup, group: GroupConfig, scopes: _Scopes) -> GroupSettings:
+def _group(
+    config: QuantizationConfig, root: NNCFConfig, name: QuantizerGroup, group: GroupConfig, scopes: _Scopes
+) -> GroupSettings:
     inside = scopes.inside(group.ignored_scopes, group.target_scopes)
     return GroupSettings(
         constraints=Constraints(
-            mode=config.mode_of(name), bits=group.bits, signed=group.signed, per_channel=group.per_channel
+            mode=config.mode_of(name, root.target_device),
+            bits=group.bits,
+            signed=group.signed,
+            per_channel=group.per_channel,
         ),
         ignored=lambda address: not inside(address),
     )

@@ -53,9 +53,6 @@ def test_disable_saturation_fix_must_be_a_boolean() -> None:
     ("values", "path"),
     [
         ({"initializer": {"precision": {"type": "hawq", "bits": [4, 8]}}}, "initializer.precision"),
-        ({"activations": {"unified_scale_ops": [["a", "b"]]}}, "activations.unified_scale_ops"),
-        ({"scope_overrides": {"activations": {"{re}ELU": {"signed": True}}}}, "scope_overrides.activations"),
-        ({"scope_overrides": {"weights": {"conv1": {"bits": 4}}}}, "scope_overrides.weights"),
         ({"accuracy_aware_training": {"patience_epochs": 1}}, "accuracy_aware_training"),
     ],
 )
@@ -97,14 +94,24 @@ def test_sections_that_change_nothing_are_accepted(values: dict[str, Any]) -> No
     assert QuantizationConfig.load(values) == QuantizationConfig()
 
 
-@pytest.mark.parametrize("device", ["ANY", "CPU", "TRIAL"])
-def test_devices_with_rules_are_accepted(device: str) -> None:
-    assert NNCFConfig.load({"target_device": device, "compression": {"algorithm": "quantization"}})
+@pytest.mark.parametrize("device", ["VPU", "NPU"])
+def test_devices_without_presets_refuse_one_and_choose_the_modes_themselves(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"`compression.preset` is not available for target device '{device}'"):
+        NNCFConfig.load(
+            {"target_device": device, "compression": {"algorithm": "quantization", "preset": "performance"}}
+        )
+    config = NNCFConfig.load({"target_device": device, "compression": {"algorithm": "quantization"}}).compression[0]
+    assert isinstance(config, QuantizationConfig)
+    assert config.mode_of("activations", device) is None
+    assert QuantizationConfig.load({"activations": {"mode": "symmetric"}}).mode_of("activations", device) == "symmetric"
 
 
-def test_vpu_is_read_as_npu_and_refused_for_quantization() -> None:
-    with pytest.warns(FutureWarning, match="NPU"), pytest.raises(ConfigError, match="'NPU' is not available"):
-        NNCFConfig.load({"target_device": "VPU", "compression": {"algorithm": "quantization"}})
+@pytest.mark.parametrize("device", ["ANY", "CPU", "CPU_SPR", "GPU", "TRIAL"])
+def test_presets_hold_on_the_other_devices(device: str) -> None:
+    root = NNCFConfig.load({"target_device": device, "compression": {"algorithm": "quantization", "preset": "mixed"}})
+    config = root.compression[0]
+    assert isinstance(config, QuantizationConfig)
+    assert (config.mode_of("weights", device), config.mode_of("activations", device)) == ("symmetric", "asymmetric")
 
 
 def test_zero_samples_are_allowed() -> None:

@@ -13,10 +13,15 @@ dropped: the quantized table serves instead. Weights get one quantizer per param
 `composites` and `fusing` the patterns, `traits` the behaviour of each unit, `propagation` the movement, `weights`
 the weights; `solver` runs them and `placed` writes the setup.
 
+`sharing` joins the scales of ops that the user lists.
+
+**The devices** ``ANY`` and ``CPU`` are one; ``CPU_SPR`` is the same without the overflow fix; ``GPU``, ``VPU`` (NNCF
+2.0) and ``NPU`` (NNCF 2.13) have NNCF's formats; on ``TRIAL`` the user's settings are the formats.
+
 **Where this differs from NNCF**, because what ONNX Runtime and OpenVINO execute in integers decides:
 
-* Depthwise convolutions take activations per tensor; per channel only when asked for. NNCF prefers per channel, but
-  ONNX Runtime fails on a convolution whose input has a zero point per channel.
+* On CPUs depthwise convolutions take activations per tensor; per channel only when asked for. NNCF prefers per channel,
+  but ONNX Runtime fails on a convolution whose input has a zero point per channel.
 * An elementwise op is quantized only if its result is too and both operands are activations, or if it follows a
   convolution (which ONNX Runtime computes in integers only with a quantizer behind it). Nothing adds a constant in
   integers or hands an integer sum to a softmax, and a quantized attention mask would be destroyed.
@@ -25,10 +30,12 @@ the weights; `solver` runs them and `placed` writes the setup.
   pooling of regions, and everything computed from integers or constants alone. Pooling, means and norms are
   quantized behind the last weight when no unquantized arithmetic lies in between, as the global pooling of a
   classifier without a linear layer.
-* A convolution followed by an activation function that does more than clip (leaky ReLU, SiLU, hard swish) has a
-  quantizer between the two, or ONNX Runtime would compute it in floating point. NNCF fuses them.
-* Comparisons, logic, powers, divisions and unfused activation functions keep full precision: no runtime divides in
-  integers, and a small divisor would become zero. Padding with another value than zero does not move quantizers.
+* On CPUs a convolution followed by an activation function that does more than clip (leaky ReLU, SiLU, hard swish) has
+  a quantizer between the two, or ONNX Runtime would compute it in floating point. NNCF fuses them.
+* Comparisons, logic and unfused activation functions keep full precision on every device (NNCF 2.13 agrees on the
+  last); powers, sums and divisions on CPUs: none divides in integers, and a small divisor would become zero. Padding
+  with another value than zero does not move quantizers.
+* Transposed convolutions are convolutions on every device, as in NNCF.
 * Pixel shuffle moves values, so quantizers move through it. ``roi_align`` is treated as resizing.
 * A function of one tensor spelled out in several ops is one activation function or normalization, whatever the
   spelling; NNCF knows swish, h_swish and h_sigmoid. Constant batch norm, ``x * scale + bias``, fuses as batch norm

@@ -9,6 +9,7 @@ from lightning_nncf.graph.graph import INPUT, OUTPUT, OpNode
 
 __all__ = [
     "ACTIVATIONS",
+    "ARITHMETIC",
     "CLIPPING",
     "CONVOLUTIONS",
     "CONVOLUTION_ACTIVATION",
@@ -60,8 +61,14 @@ _OPERATORS = _table(
         ("AvgPool", "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
         ("ReduceMean", "mean"),
         ("NormalizeL2", "normalize"),
+        ("Power", "pow"),
+        ("FloorMod", "remainder fmod mod"),
+        ("ReduceSum", "sum"),
+        ("ReduceL2", "norm vector_norm linalg_vector_norm"),
+        ("Recurrent", "lstm gru rnn_tanh rnn_relu"),
         # The pooling of regions interpolates between the values of a feature map, as resizing does.
-        ("Interpolate", "interpolate upsample upsample_nearest upsample_bilinear roi_align"),
+        ("Interpolate", "interpolate upsample upsample_bilinear roi_align"),
+        ("NearestInterpolate", "upsample_nearest"),
         ("MVN", "layer_norm instance_norm group_norm"),
         ("BatchNorm", "batch_norm"),
         ("ScaledDotProductAttention", "scaled_dot_product_attention"),
@@ -95,6 +102,8 @@ LINEAR = CONVOLUTIONS | {"MatMul"}
 """Operators that multiply and accumulate."""
 ELEMENTWISE = frozenset({"Add", "Subtract", "Multiply", "Divide", "Maximum", "Minimum"})
 """Operators that combine two tensors value by value."""
+ARITHMETIC = frozenset({"Power", "FloorMod", "ReduceSum", "ReduceL2"})
+"""Operators that compute, which only some devices do in integers."""
 ACTIVATIONS = frozenset(function for function, operator in _OPERATORS.items() if operator == "Activation") | {"relu"}
 """Plain names of activation functions."""
 CLIPPING = frozenset({"relu", "relu6", "hardtanh"})
@@ -113,7 +122,8 @@ _ACTIVATION_PORTS = {
     "index_put": (0, -1),
 }
 _TWO_OPERANDS = frozenset({"matmul", "mm", "bmm"})
-_VARIADIC = frozenset({"Concat"}) | ELEMENTWISE
+_VARIADIC = frozenset({"Concat"}) | ELEMENTWISE | ARITHMETIC
+_RESIZING = frozenset({"interpolate", "upsample"})
 _MIXES = frozenset({"masked_fill", "masked_scatter", "scatter", "index_copy", "copy"})
 _WEIGHT_PORTS = {
     "linear": (1,),
@@ -151,6 +161,8 @@ def operator_of(op: OpNode) -> str:
     if name == "pad" and op.attributes.get("mode", "constant") == "constant" and op.attributes.get("value"):
         return NEITHER  # every grid holds zero, but not every other value
     operator = _OPERATORS.get(name, NEITHER)
+    if name in _RESIZING and str(op.attributes.get("mode", "nearest")).startswith("nearest"):
+        return "NearestInterpolate"
     groups = op.attributes.get("groups", 1)
     if operator == "Convolution" and groups > 1 and op.inputs and op.inputs[0].shape[1:2] == (groups,):
         return "DepthWiseConvolution"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from lightning_nncf.algorithms.quantization.placement.flow import Flow
@@ -76,8 +76,13 @@ def quantizes_input(flow: Flow, quantizer: Quantizer) -> bool:
     )
 
 
-def _without_repeats(flow: Flow, points: Sequence[QuantizationPoint]) -> list[QuantizationPoint]:
-    """Drop points that repeat the quantization of their tensor, handing their ops to the point upstream."""
+def _without_repeats(
+    flow: Flow, points: Sequence[QuantizationPoint], partners: Mapping[InsertionPoint, frozenset[InsertionPoint]]
+) -> list[QuantizationPoint]:
+    """Drop points that repeat the quantization of their tensor, handing their ops to the point upstream.
+
+    A point that shares its scale with others stays, unless the point upstream is one of them.
+    """
     by_place = {point.point: index for index, point in enumerate(points) if point.kind == "activation"}
     result = list(points)
     dropped: set[int] = set()
@@ -100,7 +105,10 @@ def _without_repeats(flow: Flow, points: Sequence[QuantizationPoint]) -> list[Qu
         if point.kind == "weight" or point.config.per_channel:
             continue
         above = upstream(point.point)
-        if above is not None and result[above].config == point.config:
+        if above is None or result[above].config != point.config:
+            continue
+        shared = partners[point.point]
+        if len(shared) == 1 or points[above].point in shared:
             dropped.add(index)
             while above in dropped:
                 above = upstream(result[above].point)
@@ -145,7 +153,8 @@ def assemble(
         return position[point.point.address], kinds[point.point.kind], point.point.port
 
     activations = [point for group in groups for point in group]
-    points = _without_repeats(flow, sorted((*weights, *activations), key=order))
+    partners = {point.point: frozenset(other.point for other in group) for group in groups for point in group}
+    points = _without_repeats(flow, sorted((*weights, *activations), key=order), partners)
     number = {point.point: index for index, point in enumerate(points)}
     unified = [
         tuple(sorted(number[point.point] for point in group if point.point in number))

@@ -133,7 +133,7 @@ class Propagation:
         if trait is Trait.QUANTIZABLE_IF_RESULT:
             trait = Trait.QUANTIZABLE if self._is_consumed_quantized(unit) else Trait.NON_QUANTIZABLE
         if trait is Trait.QUANTIZABLE:
-            self._demand(unit, edges, behaviour.candidates)
+            self._demand(unit, edges, behaviour)
         elif trait in (Trait.AGNOSTIC, Trait.CONCAT):
             self._pass(unit, edges, need)
         elif trait is Trait.WEIGHT_AS_OUTPUT:
@@ -146,11 +146,14 @@ class Propagation:
         edges = self.units.flow.outputs[unit.last.address]
         return any(isinstance(self.arrivals.get(edge), Quantizer) for edge in edges)
 
-    def _demand(self, unit: Unit, edges: Sequence[Edge], candidates: Candidates) -> None:
+    def _demand(self, unit: Unit, edges: Sequence[Edge], behaviour: Behaviour) -> None:
+        shared: Group | None = None
         for edge in edges:
             if self.units.flow.carries(edge) or self.units.flow.computes_weight(edge):
-                quantizer = Quantizer(ops=(unit.first.address,), group=self._new_group(candidates))
-                quantizer.group.members.append(quantizer)
+                group = shared or self._new_group(behaviour.candidates)
+                shared = group if behaviour.is_unified else None
+                quantizer = Quantizer(ops=(unit.first.address,), group=group)
+                group.members.append(quantizer)
                 self._stand(quantizer, _before(edge))
                 self.arrivals[edge] = quantizer
             else:
@@ -258,7 +261,7 @@ class Propagation:
         if not shared:
             return None
         leaving = [quantizer for quantizer in quantizers if quantizer not in staying]
-        group = self._joined([quantizer.group for quantizer in leaving], shared)
+        group = self.join([quantizer.group for quantizer in leaving], shared)
         merged = Quantizer(
             ops=tuple(dict.fromkeys(op for quantizer in (leaving or quantizers) for op in quantizer.ops)),
             group=group,
@@ -271,7 +274,8 @@ class Propagation:
             quantizer.base = merged
         return merged
 
-    def _joined(self, groups: Sequence[Group], candidates: Candidates) -> Group:
+    def join(self, groups: Sequence[Group], candidates: Candidates) -> Group:
+        """Put the quantizers of several groups into one new group with the given formats."""
         joined = self._new_group(candidates)
         for group in dict.fromkeys(groups):
             for member in group.members:

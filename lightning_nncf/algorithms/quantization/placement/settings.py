@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -84,7 +84,7 @@ class PlacementSettings:
     """Settings of `place_quantizers`.
 
     Args:
-        target_device: Name of a hardware table: ``ANY``, ``CPU`` or ``TRIAL``.
+        target_device: Name of a hardware table, as ``ANY`` or ``CPU``.
         weights: Settings of weight quantizers.
         activations: Settings of activation quantizers.
         ignored: Whether the op at an address keeps full precision; no activation quantizer moves through it.
@@ -93,6 +93,9 @@ class PlacementSettings:
         accepts: Whether a module can be inserted at a point; a quantizer steps back to the last point that can.
         quantize_inputs: Whether the inputs of the network are quantized.
         quantize_outputs: Whether the outputs of the network are quantized.
+        unified: Groups of ops whose activation quantizers share one scale, each as what the user wrote to the
+            addresses it selects.
+        validate: Whether an entry of `unified` without quantizers is an error.
         overflow_fix: Which 8-bit weights use half of their range on devices whose 8-bit products may saturate.
         merge: What happens to quantizers meeting at a branch: ``single`` merges them when one format suits all;
             ``requantize`` also merges them into a finer format that each branch may quantize again.
@@ -107,6 +110,8 @@ class PlacementSettings:
     accepts: Callable[[InsertionPoint], bool] = _any_point
     quantize_inputs: bool = True
     quantize_outputs: bool = False
+    unified: Sequence[Mapping[str, Sequence[str]]] = ()
+    validate: bool = True
     overflow_fix: Literal["enable", "disable", "first_layer_only"] = "enable"
     merge: Literal["single", "requantize"] = "single"
 

@@ -17,6 +17,7 @@ from lightning_nncf.algorithms.quantization.placement.placed import (
 )
 from lightning_nncf.algorithms.quantization.placement.propagation import Group, Propagation
 from lightning_nncf.algorithms.quantization.placement.settings import PlacementSettings
+from lightning_nncf.algorithms.quantization.placement.sharing import share_scales
 from lightning_nncf.algorithms.quantization.placement.traits import assign_traits
 from lightning_nncf.algorithms.quantization.placement.weights import finished, first_convolutions, weight_quantizers
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
@@ -40,6 +41,7 @@ def place_quantizers(graph: NetworkGraph, settings: PlacementSettings | None = N
     Raises:
         PlacementError: The constraints leave no format at some place; the first along the data flow is named.
         ConfigError: The target device has no hardware table.
+        ScopeError: Ops that should share a scale have no activation quantizers.
     """
     settings = settings or PlacementSettings()
     table = hardware_table(settings.target_device)
@@ -53,6 +55,7 @@ def place_quantizers(graph: NetworkGraph, settings: PlacementSettings | None = N
         if not quantizer.multiplies and len(quantizer.ops) == 1
     }
     propagation = Propagation(units, behaviours, settings, looked_up).run()
+    share_scales(propagation, settings.unified, validate=settings.validate)
     for name, quantizer in weights.items():
         if quantizer.ops[0] in propagation.absorbed:
             candidates, served = propagation.absorbed[quantizer.ops[0]]

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from enum import Enum
 
 from lightning_nncf.algorithms.quantization.placement.candidates import Candidates, expand
+from lightning_nncf.algorithms.quantization.placement.composites import ACTIVATION, NORMALIZATION
 from lightning_nncf.algorithms.quantization.placement.flow import Flow
 from lightning_nncf.algorithms.quantization.placement.fusing import Unit, Units
 from lightning_nncf.algorithms.quantization.placement.hardware import HardwareTable
 from lightning_nncf.algorithms.quantization.placement.operators import (
+    ARITHMETIC,
     CONVOLUTION_ACTIVATION,
     CONVOLUTIONS,
     ELEMENTWISE,
     LINEAR,
+    NEITHER,
 )
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints, Kind, PlacementSettings
 from lightning_nncf.errors import PlacementError
@@ -38,10 +41,11 @@ class Trait(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """Trait of a unit and, where its inputs are quantized, the formats allowed for them."""
+    """Trait of a unit and, where its inputs are quantized, the formats allowed for them and whether they share one."""
 
     trait: Trait
     candidates: Candidates = ()
+    is_unified: bool = False
 
 
 def conflict(address: str, kind: Kind, device: str, allowed: Candidates, constraints: Constraints) -> PlacementError:
@@ -70,6 +74,9 @@ def activation_candidates(table: HardwareTable, operator: str, address: str, set
     return found
 
 
+_UNSTEADY = ARITHMETIC | {NEITHER, ACTIVATION, NORMALIZATION}
+
+
 def _steady(units: Units) -> set[str]:
     """Return addresses of the units that follow weighted ops without any unquantizable arithmetic in between.
 
@@ -86,7 +93,7 @@ def _steady(units: Units) -> set[str]:
             floats = [edge for edge in units.inputs(unit) if edge.tensor.is_floating_point]
             keeps = fed and len(floats) == len(arriving) and len(arriving) > 1
         else:
-            keeps = fed and unit.operator not in ("", "Activation", "Normalization")
+            keeps = fed and unit.operator not in _UNSTEADY
         if keeps:
             steady.add(unit.last.address)
     return steady
@@ -134,7 +141,7 @@ def assign_traits(units: Units, table: HardwareTable, settings: PlacementSetting
         if not _is_covered(unit, settings):
             return Behaviour(trait=Trait.NON_QUANTIZABLE)
         if trait in (Trait.QUANTIZABLE, Trait.QUANTIZABLE_IF_RESULT):
-            return Behaviour(trait=trait, candidates=allowed(unit))
+            return Behaviour(trait=trait, candidates=allowed(unit), is_unified=table.unifies(unit.operator))
         return Behaviour(trait=trait)
 
     return {unit: decide(unit) for unit in units.ordered}
@@ -148,7 +155,7 @@ def _trait(unit: Unit, units: Units, table: HardwareTable, steady: set[str]) -> 
         trait = Trait.SOURCE
     elif unit.last.address not in flow.useful:
         trait = Trait.UNUSED
-    elif operator == "Agnostic":
+    elif operator == "Agnostic" or operator in table.agnostic:
         trait = Trait.AGNOSTIC
     elif operator == "Embedding":
         trait = Trait.WEIGHT_AS_OUTPUT if address in flow.weights else Trait.NON_QUANTIZABLE

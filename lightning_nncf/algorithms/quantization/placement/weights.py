@@ -43,9 +43,9 @@ def weight_quantizers(flow: Flow, table: HardwareTable, settings: PlacementSetti
     """
     found: dict[str, WeightQuantizer] = {}
     for address, weight in flow.weights.items():
-        if not settings.covers(address, "weight"):
-            continue
         operator = operator_of(flow.ops[address])
+        if not settings.covers(address, "weight") or not table.quantizes_weight(operator):
+            continue
         constraints = settings.constraints(address, "weight")
         candidates = table.weights(operator, constraints)
         present = found.get(weight.name)

@@ -10,7 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nncf.algorithms.quantization.placement import PlacementSettings, place_quantizers
+from lightning_nncf.algorithms.quantization.placement import (
+    Constraints,
+    GroupSettings,
+    PlacementSettings,
+    place_quantizers,
+)
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.trace import trace
@@ -49,6 +54,20 @@ def test_totals(name: str, expected: tuple[int, int, int]) -> None:
     extra: dict[str, Any] = {"init_weights": False} if name == "googlenet" else {}
     _, setup = _traced(getattr(models, name)(weights=None, **extra))
     assert (setup.count("weight"), setup.count("activation"), _distinct(setup)) == expected
+
+
+@pytest.mark.parametrize(("name", "expected"), [("resnet50", 125), ("mobilenet_v2", 117), ("squeezenet1_1", 53)])
+def test_four_bits_on_trial_give_the_quantizers_of_nncfs_mixed_precision_rows(name: str, expected: int) -> None:
+    network = getattr(models, name)(weights=None)
+    weights = Constraints(bits=4, mode="asymmetric", per_channel=name != "resnet50")
+    settings = PlacementSettings(
+        target_device="TRIAL",
+        weights=GroupSettings(constraints=weights),
+        activations=GroupSettings(constraints=Constraints(bits=4, mode="asymmetric")),
+    )
+    setup = place_quantizers(trace(network, lambda: network(PICTURE)), settings)
+    assert len(setup.points) == expected
+    assert {(point.config.bits, point.config.mode) for point in setup.points} == {(4, "asymmetric")}
 
 
 def test_both_sides_of_every_residual_sum_are_quantized_where_they_are_made() -> None:
