@@ -46,8 +46,14 @@ class QuantizeDequantize:
     def weight(
         self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
     ) -> list[onnx.NodeProto]:
-        """Return one ``DequantizeLinear`` over a raw int8 or uint8 initializer."""
+        """Return one ``DequantizeLinear`` over a raw int8 or uint8 initializer.
+
+        A weight that is too wide for a zero point of 0 on int8 keeps it on uint8, unless it is 0 there: OpenVINO has no
+        layer for that, so it is moved to -128 on int8.
+        """
         grid, integers = grid.for_weight(integers)
+        if grid.quant_min >= 0 and not grid.zero_point.any():
+            grid, integers = grid.shifted(-128), integers - 128
         dtype = np.int8 if grid.quant_min < 0 else np.uint8
         constant = graph.add_constant(f"{name}/integers", integers.astype(dtype))
         affine = _affine(graph, grid, name, dtype)
@@ -63,6 +69,8 @@ class QuantizeDequantize:
         cut behind it, because any op in front of it keeps a convolution in float in ONNX Runtime.
         """
         grid = grid.shifted(-grid.quant_min)
+        if grid.per_channel:
+            return self._per_channel(graph, source, output, grid, name, _known(rank, name))
         quantized, affine = name + QUANTIZED, _affine(graph, grid, name, np.uint8)
         clipped = grid.quant_max < 255
         first = f"{name}/unclipped" if clipped else quantized
@@ -74,6 +82,22 @@ class QuantizeDequantize:
             ]
             nodes.append(helper.make_node("Clip", [first, *bounds], [quantized], name=f"{name}/Clip"))
         return [*nodes, _linear("DequantizeLinear", [quantized, *affine], output, grid, name)]
+
+    def _per_channel(
+        self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int
+    ) -> list[onnx.NodeProto]:
+        """Return a quantizer whose clips keep ONNX Runtime from making one integer layer of it and a convolution.
+
+        That layer would be refused when it runs, as it takes one zero point only.
+        """
+        quantized, affine = name + QUANTIZED, _affine(graph, grid, name, np.uint8)
+        clipped, low = f"{name}/clipped", graph.add_constant(f"{name}/lowest", grid.spread(grid.low(), rank))
+        return [
+            *_clip(graph, source, clipped, grid, name, rank),
+            _linear("QuantizeLinear", [clipped, *affine], quantized, grid, name),
+            _linear("DequantizeLinear", [quantized, *affine], f"{name}/dequantized", grid, name),
+            helper.make_node("Max", [f"{name}/dequantized", low], [output], name=f"{name}/Shield"),
+        ]
 
 
 def _affine(graph: OnnxGraph, grid: Grid, name: str, dtype: Any) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_nncf.algorithms.quantization.adjustment import WeightAdjustment
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig, RangeConfig
 from lightning_nncf.algorithms.quantization.placement import place_quantizers
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
@@ -47,12 +48,14 @@ class Quantization(Algorithm):
         self._sites: list[tuple[HookSite, ...]] = []
         self._ranges: list[RangeConfig] = []
         self._network: nn.Module | None = None
+        self._adjustment: WeightAdjustment | None = None
 
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
         """Place quantizers on the graph and insert them."""
         setup = place_quantizers(graph, placement_settings(self.config, self.root, network, graph))
         located = [places_of(network, graph, point) for point in setup.points]
         self._ranges = ranges_of(self.config, network, graph, setup.points)
+        self._adjustment = WeightAdjustment(self.config.initializer, network, graph, setup)
         self._insert(network, setup, located)
 
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
@@ -75,9 +78,13 @@ class Quantization(Algorithm):
         }
 
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:
-        """Set all ranges, then adapt batch norm to the quantized network."""
+        """Smooth activations, set all ranges, correct biases, then adapt batch norm to the quantized network."""
+        if self._adjustment is not None:
+            self._adjustment.smooth(self.quantizers, data)
         initialize_ranges(self._tasks(network), data)
         self.activate()
+        if self._adjustment is not None:
+            self._adjustment.correct(self.quantizers, data)
         adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
 
     def activate(self) -> None:
@@ -143,7 +150,8 @@ class Quantization(Algorithm):
         weights, activations = self.setup.count("weight"), self.setup.count("activation")
         distinct = len(self._distinct("activation"))
         shared = f" ({distinct} distinct)" if distinct != activations else ""
-        return [f"Quantization: {weights} weight and {activations} activation quantizers{shared}"]
+        placed = f"Quantization: {weights} weight and {activations} activation quantizers{shared}"
+        return [placed, *([] if self._adjustment is None else self._adjustment.summary())]
 
     def _insert(self, network: nn.Module, setup: QuantizationSetup, located: Sequence[tuple[HookSite, ...]]) -> None:
         """Build one quantizer per point, one for a whole unified group, and insert them, idle at first."""
