@@ -1,4 +1,4 @@
-"""The command line: Lightning's own commands, and export, verify, schema and schedule."""
+"""The command line: Lightning's own commands, and quantize, export, verify, schema and schedule."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 
 from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.callback.comparison import Comparison
+from lightning_nncf.callback.report import weights_table
 from lightning_nncf.config import NNCFConfig, json_schema
-from lightning_nncf.core.checkpoint import open_checkpoint
+from lightning_nncf.core.checkpoint import load_plain, open_checkpoint
 from lightning_nncf.core.courses import courses_text
-from lightning_nncf.errors import LightningNNCFError
+from lightning_nncf.errors import ConfigError, LightningNNCFError
 from lightning_nncf.export import DEFAULT_OPSET, ExportFormat, export_and_verify, verify_file
 
-__all__ = ["NNCFCLI", "FloatTraining", "export", "main", "schedule", "schema", "verify"]
+__all__ = ["NNCFCLI", "FloatTraining", "QuantizeCLI", "export", "main", "schedule", "schema", "verify"]
 
 _DESCRIPTION = (
     "Train, compress, export and prove networks. Besides Lightning's commands below there are "
+    "`lightning-nncf quantize` (compress with no training), "
     "`lightning-nncf export` (a checkpoint to ONNX), `lightning-nncf verify` (run an ONNX file in every runtime) and "
     "`lightning-nncf schema` (JSON Schema of the configuration), `lightning-nncf schedule` (a drawing of the levels of "
     "a configuration); each has its own --help."
@@ -53,13 +55,7 @@ class NNCFCLI(LightningCLI):
     def before_fit(self) -> None:
         """Train in float if asked to, and measure the float module."""
         self.comparison = Comparison(self.trainer, self.model, self.datamodule)
-        epochs = self._get(self.config_init, "float_training").max_epochs
-        if epochs > 0:
-            rank_zero_info(f"Float training for {epochs} epochs")
-            settings = dict(self._get(self.config_init, "trainer", default={}))
-            others = [c for c in settings["callbacks"] or [] if not isinstance(c, (NNCFCallback, SaveConfigCallback))]
-            settings |= {"max_epochs": epochs, "callbacks": copy.deepcopy(others)}
-            self.trainer_class(**settings).fit(self.model, datamodule=self.datamodule)
+        self._train_float()
         if self._callbacks():
             self.comparison.measure_plain()
 
@@ -71,9 +67,76 @@ class NNCFCLI(LightningCLI):
             self.comparison.measure_compressed(callback.compressed, callback.samples, callback.proof)
             sys.stdout.write(self.comparison.table() + "\n")
 
+    def _train_float(self) -> None:
+        epochs = self._get(self.config_init, "float_training").max_epochs
+        if epochs > 0:
+            rank_zero_info(f"Float training for {epochs} epochs")
+            settings = dict(self._get(self.config_init, "trainer", default={}))
+            others = [c for c in settings["callbacks"] or [] if not isinstance(c, (NNCFCallback, SaveConfigCallback))]
+            settings |= {"max_epochs": epochs, "callbacks": copy.deepcopy(others)}
+            self.trainer_class(**settings).fit(self.model, datamodule=self.datamodule)
+
     def _callbacks(self) -> list[NNCFCallback]:
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         return [callback for callback in callbacks if isinstance(callback, NNCFCallback)]
+
+
+class QuantizeCLI(NNCFCLI):
+    """Compress without training: calibrate with the train loader, export, prove, compare, save a checkpoint.
+
+    It reads the files that ``fit`` reads. The module is taken as it is made, with the weights of ``--ckpt_path`` if one
+    is given, else after its ``float_training``.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(
+            args=[*args, "--trainer.max_epochs=0"],
+            run=False,
+            save_config_callback=None,
+            parser_kwargs={"description": "Compress a network without training, export it and prove the file."},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what ``quantize`` understands beside Lightning's own arguments."""
+        super().add_arguments_to_parser(parser)
+        parser.add_argument(
+            "--ckpt_path", type=Path | None, default=None, help="Lightning checkpoint with the float weights."
+        )
+        parser.add_argument(
+            "--output",
+            type=Path | None,
+            default=None,
+            help="ONNX file to write; the compressed checkpoint goes beside it. Default: the callback's export_path.",
+        )
+
+    def quantize(self) -> None:
+        """Do it.
+
+        Raises:
+            ConfigError: The file has no `NNCFCallback`, or nothing says where to write.
+            CheckpointError: The checkpoint is compressed already, or holds another network.
+        """
+        if len(self._callbacks()) != 1:
+            raise ConfigError(
+                f"`quantize` needs exactly one NNCFCallback in `trainer.callbacks`, got {len(self._callbacks())}; it "
+                "holds the configuration of the compression"
+            )
+        (callback,) = self._callbacks()
+        if self.config.output is not None:
+            callback.export_path = Path(str(self.config.output)).resolve()
+        if callback.export_path is None:
+            raise ConfigError("nothing says where to write the model; give `--output` or the callback's `export_path`")
+        if self.config.ckpt_path is None:
+            self._train_float()
+        else:
+            load_plain(self.model, self.config.ckpt_path)
+        self.comparison = Comparison(self.trainer, self.model, self.datamodule)
+        self.comparison.measure_plain()
+        self.trainer.fit(self.model, datamodule=self.datamodule)
+        checkpoint = callback.target(self.trainer).with_suffix(".ckpt")
+        self.trainer.save_checkpoint(checkpoint)
+        rank_zero_info(f"wrote {checkpoint}")
+        self.after_fit()
 
 
 def export(
@@ -99,6 +162,7 @@ def export(
     compressed = open_checkpoint(ckpt_path, make)
     proof = export_and_verify(compressed, output, export_format=export_format, opset=opset, verify=check)
     sys.stdout.write(f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB)\n")
+    sys.stdout.write(weights_table(proof.export.weights) + "\n")
     if proof.verification is not None:
         sys.stdout.write(proof.verification.table() + "\n")
 
@@ -152,7 +216,9 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     arguments = list(sys.argv[1:] if args is None else args)
     try:
-        if arguments and arguments[0] in _COMMANDS:
+        if arguments and arguments[0] == "quantize":
+            QuantizeCLI(arguments[1:]).quantize()
+        elif arguments and arguments[0] in _COMMANDS:
             auto_cli(_COMMANDS[arguments[0]], args=arguments[1:], as_positional=True)
         else:
             NNCFCLI(args=None if args is None else arguments, parser_kwargs={"description": _DESCRIPTION})

@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from pytorch_lightning import Trainer
 
+from example_modules.classification import ImageClassifier
+from example_modules.digits import DigitsDataModule
 from lightning_nncf.cli import main
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +54,53 @@ def test_export_takes_the_module_from_a_lightning_cli_file(folder: Path) -> None
     output, config = folder / "third.onnx", ROOT / "configs/quickstart.yaml"
     main(["export", str(checkpoint), "--output", str(output), "--module_config", str(config), "--check", "false"])
     assert output.exists()
+
+
+@pytest.fixture(scope="module")
+def quantized(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network, from a float checkpoint and with no training."""
+    path = tmp_path_factory.mktemp("quantized")
+    module = ImageClassifier("small_resnet", optimizer="sgd")
+    trainer = Trainer(max_epochs=0, logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer.fit(module, datamodule=DigitsDataModule())
+    trainer.save_checkpoint(path / "float.ckpt")
+    with pytest.MonkeyPatch.context() as patch, (path / "output.txt").open("w") as output:
+        patch.setattr("sys.stdout", output)
+        main(["quantize", *_quickstart(path), "--ckpt_path", str(path / "float.ckpt")])
+    return path
+
+
+def _quickstart(path: Path) -> list[str]:
+    config, output = ROOT / "configs/quickstart.yaml", path / "new/model.onnx"
+    arguments = {"--config": config, "--output": output, "--trainer.default_root_dir": path}
+    return [*(str(part) for pair in arguments.items() for part in pair), "--trainer.enable_progress_bar", "false"]
+
+
+def test_quantize_compares_all_runtimes_without_training(quantized: Path) -> None:
+    table = (quantized / "output.txt").read_text().rpartition("Results")[2]
+    names = ["PyTorch float", "PyTorch INT8 (simulated)", "ONNX Runtime INT8", "OpenVINO INT8"]
+    assert all(name in table for name in names)
+    assert (quantized / "new/model.onnx").exists()
+
+
+def test_quantize_writes_a_checkpoint_with_the_weights_it_was_given(quantized: Path) -> None:
+    given = torch.load(quantized / "float.ckpt", weights_only=True)
+    written = torch.load(quantized / "new/model.ckpt", weights_only=True)
+    assert written["global_step"] == 0
+    weights = [name for name in given["state_dict"] if name.endswith(("conv.weight", "fc.weight", "fc.bias"))]
+    assert len(weights) == 3
+    assert all(torch.equal(given["state_dict"][name], written["state_dict"][name]) for name in weights)
+    assert any("lnncf_" in name for name in written["state_dict"])
+
+
+def test_quantize_refuses_a_compressed_checkpoint(quantized: Path) -> None:
+    with pytest.raises(SystemExit, match="holds a compressed network already"):
+        main(["quantize", *_quickstart(quantized), "--ckpt_path", str(quantized / "new/model.ckpt")])
+
+
+def test_quantize_refuses_a_file_without_the_callback(quantized: Path) -> None:
+    with pytest.raises(SystemExit, match="exactly one NNCFCallback"):
+        main(["quantize", *_quickstart(quantized), "--trainer.callbacks", "null"])
 
 
 def test_verify_shows_what_runs_in_integers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.loaders import calibration_data
-from lightning_nncf.callback.report import layer_table, statistics_table, write_layers
+from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers
 from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
@@ -97,7 +98,7 @@ class NNCFCallback(Callback):
         before the optimizers are created.
         """
         if stage == "fit" and self.export_path is not None and trainer.is_global_zero:
-            check_writable(self._target(trainer))
+            check_writable(self.target(trainer))
         if self._module is not None and self._module is not pl_module:
             self._release()
         if self._module is None:
@@ -192,9 +193,11 @@ class NNCFCallback(Callback):
             return
         rank_zero_info(statistics_table(self.compressed.statistics()))
         if self.export_path is not None and not trainer.interrupted:
-            target = self._target(trainer)
+            target = self.target(trainer)
             write_layers(self.compressed.rows(), target.with_suffix(".layers.csv"))
             proof = self.export(target)
+            write_layers([asdict(stored) for stored in proof.export.weights], target.with_suffix(".weights.csv"))
+            rank_zero_info(weights_table(proof.export.weights))
             if proof.verification is not None:
                 rank_zero_info(proof.verification.table())
 
@@ -253,6 +256,19 @@ class NNCFCallback(Callback):
         compressed = self._require_compressed()
         compressed.initialize_ranges(None if batches is None else calibration_from(compressed.network, batches))
 
+    def target(self, trainer: Any) -> Path:
+        """Return where the ONNX file of a Trainer goes.
+
+        Args:
+            trainer: The Trainer.
+
+        Raises:
+            ConfigError: ``export_path`` is ``null``, so no file is written.
+        """
+        if self.export_path is None:
+            raise ConfigError("`export_path` is null, so no ONNX file is written; give a path")
+        return Path(trainer.default_root_dir) / self.export_path
+
     def strip(self) -> None:
         """Take everything out of the module again: it becomes the plain module with the trained weights."""
         if self.compressed is not None:
@@ -298,11 +314,6 @@ class NNCFCallback(Callback):
 
     def _take_loss(self) -> Tensor | None:
         return None if self.compressed is None else self.compressed.loss()
-
-    def _target(self, trainer: Any) -> Path:
-        """Return where the ONNX file goes."""
-        assert self.export_path is not None
-        return Path(trainer.default_root_dir) / self.export_path
 
     def _summary(self) -> list[str]:
         """Return what was inserted, for the user to read."""

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["layer_table", "render", "statistics_table", "write_layers"]
+from lightning_nncf.export import StoredWeight
+
+__all__ = ["layer_table", "render", "statistics_table", "weights_table", "write_layers"]
 
 _GROUPED = ("algorithm", "kind", "bits", "mode", "granularity", "levels")
 
@@ -36,9 +39,22 @@ def layer_table(rows: Sequence[Mapping[str, Any]]) -> str:
     >>> table.splitlines()[-1].split()
     ['quantization', 'weight', '8', '2']
     """
-    columns = [name for name in _GROUPED if any(name in row for row in rows)]
+    return _counted("Compressed places", rows, [name for name in _GROUPED if any(name in row for row in rows)])
+
+
+def weights_table(weights: Sequence[StoredWeight]) -> str:
+    """Count the weights of an exported file by how they are stored.
+
+    >>> weight = StoredWeight(quantizer="fc", bits=4, stored="int4", read="cast", bytes=8, reason="integers")
+    >>> weights_table([weight]).splitlines()[-1].split()
+    ['4', 'int4', 'cast', 'integers', '1']
+    """
+    return _counted("Weights in the file", [asdict(weight) for weight in weights], ["bits", "stored", "read", "reason"])
+
+
+def _counted(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> str:
     counts = Counter(tuple(str(row.get(name, "")) for name in columns) for row in rows)
-    table = Table(title="Compressed places", box=SIMPLE, title_justify="left")
+    table = Table(title=title, box=SIMPLE, title_justify="left")
     for name in columns:
         table.add_column(name)
     table.add_column("count", justify="right")

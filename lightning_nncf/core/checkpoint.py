@@ -23,6 +23,7 @@ __all__ = [
     "SECTION",
     "config_differences",
     "load_from_checkpoint",
+    "load_plain",
     "make_section",
     "open_checkpoint",
     "read_section",
@@ -174,12 +175,39 @@ def open_checkpoint(
     return _load(module, checkpoint)
 
 
-def _read(checkpoint_path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint that holds our section."""
+def load_plain(module: nn.Module, checkpoint_path: str | Path) -> None:
+    """Load the weights of a checkpoint that was saved without compression into a plain module.
+
+    Args:
+        module: The module.
+        checkpoint_path: Path of the ``.ckpt`` file.
+
+    Raises:
+        CheckpointError: The file cannot be read, is compressed already, or holds another module.
+    """
+    checkpoint = _open(checkpoint_path)
+    if read_section(checkpoint) is not None:
+        raise CheckpointError(
+            f"{checkpoint_path} holds a compressed network already; `lightning-nncf export` writes it as ONNX"
+        )
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{checkpoint_path} does not fit {type(module).__name__}: {error}") from error
+
+
+def _open(checkpoint_path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint."""
     try:
         checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError, RuntimeError) as error:
         raise CheckpointError(f"cannot read {checkpoint_path} as a checkpoint: {error}") from error
+    return checkpoint
+
+
+def _read(checkpoint_path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that holds our section."""
+    checkpoint = _open(checkpoint_path)
     if read_section(checkpoint) is None:
         raise CheckpointError(
             f"{checkpoint_path} was saved without compression; load it with the module's own `load_from_checkpoint`"

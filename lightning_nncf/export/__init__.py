@@ -7,6 +7,7 @@ from lightning_nncf.export.onnx_export import DEFAULT_OPSET, ExportFormat, Expor
 from lightning_nncf.export.proof import Proof, export_and_verify, runtime_models
 from lightning_nncf.export.report import RuntimeResult, VerificationReport
 from lightning_nncf.export.runtimes import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.export.storage import StoredWeight
 from lightning_nncf.export.verify import verify_file, verify_onnx
 from lightning_nncf.export.writing import check_writable
 
@@ -19,6 +20,7 @@ __all__ = [
     "OpenVINOModel",
     "Proof",
     "RuntimeResult",
+    "StoredWeight",
     "Tolerance",
     "VerificationReport",
     "check_writable",

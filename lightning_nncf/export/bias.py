@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph
 
-__all__ = ["quantize_gemm_biases"]
+__all__ = ["quantize_biases"]
 
 _LIMITS = np.iinfo(np.int32)
 
 
-def quantize_gemm_biases(model: onnx.ModelProto) -> int:
-    """Write the constant bias of every Gemm between dequantized inputs as int32, in place.
+def quantize_biases(model: onnx.ModelProto) -> int:
+    """Write the constant bias of every Gemm, and of every MatMul with an Add, between dequantized inputs as int32.
 
     Its scale is the product of the scales of input and weight, as in the accumulator of the integer product, so the
     rounding is far below one level of any activation.
 
     Args:
-        model: Model with ``DequantizeLinear`` inputs and weights.
+        model: Model with ``DequantizeLinear`` inputs and weights, changed in place.
 
     Returns:
         How many biases were written.
@@ -28,11 +31,15 @@ def quantize_gemm_biases(model: onnx.ModelProto) -> int:
     graph = OnnxGraph(model)
     replacements = []
     for node in graph.nodes:
-        if node.op_type != "Gemm" or len(node.input) < 3:
+        found = _biased(graph, node)
+        if found is None:
             continue
-        scales = [_scale(graph, name) for name in node.input[:2]]
-        bias = graph.constant(node.input[2])
-        if bias is None or bias.ndim != 1 or scales[0] is None or scales[1] is None or scales[0].ndim:
+        product, port = found
+        scales = [_scale(graph, name) for name in product.input[:2]]
+        bias = graph.constant(node.input[port])
+        if bias is None or bias.ndim != 1 or scales[0] is None or scales[1] is None:
+            continue
+        if scales[0].ndim or scales[1].shape not in ((), bias.shape):
             continue
         scale = np.broadcast_to(scales[0] * scales[1], bias.shape)
         integers = np.rint(bias.astype(np.float64) / scale)
@@ -46,7 +53,7 @@ def quantize_gemm_biases(model: onnx.ModelProto) -> int:
         ]
         layer = onnx.NodeProto()
         layer.CopyFrom(node)
-        layer.input[2] = name
+        layer.input[port] = name
         dequantize = helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}/DequantizeLinear", axis=0)
         replacements.append((node, [dequantize, layer]))
     graph.replace_all(replacements)
@@ -54,7 +61,24 @@ def quantize_gemm_biases(model: onnx.ModelProto) -> int:
     return len(replacements)
 
 
-def _scale(graph: OnnxGraph, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]] | None:
+def _biased(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
+    """Return the product that a node adds a bias to, and the bias's port; None if the node is nothing of the kind."""
+    if node.op_type == "Gemm" and len(node.input) > 2:
+        return node, 2
+    if node.op_type == "Add":
+        for port in (0, 1):
+            product = graph.producer(node.input[1 - port])
+            if (
+                product is not None
+                and product.op_type == "MatMul"
+                and graph.only_consumer(product.output[0]) is node
+                and graph.constant(node.input[port]) is not None
+            ):
+                return product, port
+    return None
+
+
+def _scale(graph: OnnxGraph, name: str) -> NDArray[Any] | None:
     node = graph.producer(name)
     if node is None or node.op_type != "DequantizeLinear":
         return None

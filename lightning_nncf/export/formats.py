@@ -46,7 +46,14 @@ class QuantizeDequantize:
     def weight(
         self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
     ) -> list[onnx.NodeProto]:
-        """Return one ``DequantizeLinear`` over a raw int8 or uint8 initializer."""
+        """Return one ``DequantizeLinear`` over a raw int8 or uint8 initializer.
+
+        A weight that is too wide for a zero point of 0 on int8 keeps it on uint8, unless it is 0 there: OpenVINO has no
+        layer for that, so it is moved to -128 on int8.
+        """
+        grid, integers = grid.for_weight(integers)
+        if grid.quant_min >= 0 and not grid.zero_point.any():
+            grid, integers = grid.shifted(-128), integers - 128
         dtype = np.int8 if grid.quant_min < 0 else np.uint8
         constant = graph.add_constant(f"{name}/integers", integers.astype(dtype))
         affine = _affine(graph, grid, name, dtype)
@@ -55,21 +62,41 @@ class QuantizeDequantize:
     def activation(
         self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None
     ) -> list[onnx.NodeProto]:
-        """Return ``QuantizeLinear`` and ``DequantizeLinear``, behind a clip where the grid is not the full uint8.
+        """Return ``QuantizeLinear`` and ``DequantizeLinear``, with a clip of integers between for less than 256 levels.
 
-        Signed grids are written as uint8 with a shifted zero point: ONNX Runtime runs a convolution in integers only
-        if its input and output have one type, and outputs of ReLU are unsigned.
+        Grids are moved to start at 0: ONNX Runtime runs a convolution in integers only if its input and output have one
+        type, and outputs of ReLU are unsigned. ``QuantizeLinear`` then cuts at the low end by itself. The high end is
+        cut behind it, because any op in front of it keeps a convolution in float in ONNX Runtime.
         """
-        grid = grid.shifted(128) if grid.quant_min < 0 else grid
-        nodes = []
-        if (grid.quant_min, grid.quant_max) != (0, 255):
-            nodes = _clip(graph, source, f"{name}/clipped", grid, name, rank)
-            source = f"{name}/clipped"
+        grid = grid.shifted(-grid.quant_min)
+        if grid.per_channel:
+            return self._per_channel(graph, source, output, grid, name, _known(rank, name))
         quantized, affine = name + QUANTIZED, _affine(graph, grid, name, np.uint8)
+        clipped = grid.quant_max < 255
+        first = f"{name}/unclipped" if clipped else quantized
+        nodes = [_linear("QuantizeLinear", [source, *affine], first, grid, name)]
+        if clipped:
+            bounds = [
+                graph.add_constant(f"{name}/{end}", np.array(value, np.uint8))
+                for end, value in (("low", 0), ("high", grid.quant_max))
+            ]
+            nodes.append(helper.make_node("Clip", [first, *bounds], [quantized], name=f"{name}/Clip"))
+        return [*nodes, _linear("DequantizeLinear", [quantized, *affine], output, grid, name)]
+
+    def _per_channel(
+        self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int
+    ) -> list[onnx.NodeProto]:
+        """Return a quantizer whose clips keep ONNX Runtime from making one integer layer of it and a convolution.
+
+        That layer would be refused when it runs, as it takes one zero point only.
+        """
+        quantized, affine = name + QUANTIZED, _affine(graph, grid, name, np.uint8)
+        clipped, low = f"{name}/clipped", graph.add_constant(f"{name}/lowest", grid.spread(grid.low(), rank))
         return [
-            *nodes,
-            _linear("QuantizeLinear", [source, *affine], quantized, grid, name),
-            _linear("DequantizeLinear", [quantized, *affine], output, grid, name),
+            *_clip(graph, source, clipped, grid, name, rank),
+            _linear("QuantizeLinear", [clipped, *affine], quantized, grid, name),
+            _linear("DequantizeLinear", [quantized, *affine], f"{name}/dequantized", grid, name),
+            helper.make_node("Max", [f"{name}/dequantized", low], [output], name=f"{name}/Shield"),
         ]
 
 
@@ -117,17 +144,20 @@ class OpenVINOFakeQuantize:
     def weight(
         self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
     ) -> list[onnx.NodeProto]:
-        """Return a ``FakeQuantize`` over the weight's values; half-range grids are written with their full 8 bits."""
+        """Return a ``FakeQuantize`` over the weight's values, always with the 256 levels that OpenVINO looks for."""
         constant = graph.add_constant(f"{name}/values", grid.values(integers))
-        full = grid.widened() if grid.half_range else grid
+        full = grid.for_weight(integers)[0].full()
         return [_fake_quantize(graph, constant, output, full, name, integers.ndim)]
 
     def activation(
         self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None
     ) -> list[onnx.NodeProto]:
-        """Return one ``FakeQuantize``."""
-        full = grid.widened() if grid.half_range else grid
-        nodes = _clip(graph, source, f"{name}/clipped", grid, name, rank) if grid.half_range else []
+        """Return one ``FakeQuantize`` of 256 levels, behind a clip where there are fewer.
+
+        OpenVINO runs 128 levels in float, and 255 levels with errors of several steps.
+        """
+        full = grid.full()
+        nodes = _clip(graph, source, f"{name}/clipped", grid, name, rank) if full.levels != grid.levels else []
         source = f"{name}/clipped" if nodes else source
         return [
             *nodes,
@@ -144,7 +174,7 @@ def _fake_quantize(graph: OnnxGraph, source: str, output: str, grid: Grid, name:
         [output],
         name=f"{name}/FakeQuantize",
         domain=OPENVINO_DOMAIN,
-        levels=grid.quant_max - grid.quant_min + 1,
+        levels=grid.levels,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 
 __all__ = ["Grid"]
+
+_SAFE = 64
+"""Largest magnitude of an 8-bit weight with which no sum of two products overflows 16 bits, that of half range."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,6 @@ class Grid:
         quant_max: Largest integer.
         axis: Axis of the channels, -1 per tensor.
         bits: Bit width asked for.
-        half_range: Whether only half of the grid's integers are used (overflow fix).
 
     >>> grid = Grid(scale=np.ones(1, np.float32), zero_point=np.zeros(1, np.int64), quant_min=-8, quant_max=7, axis=-1)
     >>> grid.shifted(8).quant_min, grid.shifted(8).zero_point
@@ -38,7 +40,6 @@ class Grid:
     quant_max: int
     axis: int
     bits: int = 8
-    half_range: bool = False
 
     @classmethod
     def of(cls, quantizer: Quantizer) -> Grid:
@@ -52,13 +53,17 @@ class Grid:
             quant_max=int(quant_max),
             axis=-1 if scale.numel() == 1 else int(quantizer.axis),
             bits=quantizer.config.bits,
-            half_range=quantizer.config.half_range,
         )
 
     @property
     def per_channel(self) -> bool:
         """Whether each channel has its own scale."""
         return self.axis >= 0
+
+    @property
+    def levels(self) -> int:
+        """Number of integers."""
+        return self.quant_max - self.quant_min + 1
 
     def low(self) -> NDArray[Any]:
         """Return the smallest value of each channel, float32."""
@@ -74,20 +79,30 @@ class Grid:
             zero_point=self.zero_point + offset, low=self.quant_min + offset, high=self.quant_max + offset
         )
 
-    def widened(self) -> Grid:
-        """Return a grid with one bit more and the same step, the full 8 bits of a half-range quantizer."""
-        return self._with(zero_point=self.zero_point, low=2 * self.quant_min, high=2 * self.quant_max + 1)
+    def full(self) -> Grid:
+        """Return the full 8 bits with the same step and zero point, which hold all values of this grid."""
+        low, high = (-128, 127) if self.quant_min < 0 else (0, 255)
+        return self._with(zero_point=self.zero_point, low=low, high=high)
+
+    def for_weight(self, integers: NDArray[Any]) -> tuple[Grid, NDArray[Any]]:
+        """Return a weight on the int8 grid with zero point 0, which alone OpenVINO runs on integers in a convolution.
+
+        Signed weights are there already. Others go there if they fit and their products cannot overflow where signed
+        ones would; their values stay the same.
+
+        Args:
+            integers: The weight on this grid.
+
+        Returns:
+            The grid to write and the integers on it.
+        """
+        values = integers - self.spread(self.zero_point, integers.ndim)
+        if self.quant_min >= 0 and values.size and np.abs(values).max() > _SAFE:
+            return self, integers
+        return self._with(zero_point=np.zeros_like(self.zero_point), low=-128, high=127), values
 
     def _with(self, *, zero_point: NDArray[Any], low: int, high: int) -> Grid:
-        return Grid(
-            scale=self.scale,
-            zero_point=zero_point,
-            quant_min=low,
-            quant_max=high,
-            axis=self.axis,
-            bits=self.bits,
-            half_range=False,
-        )
+        return replace(self, zero_point=zero_point, quant_min=low, quant_max=high)
 
     def spread(self, values: NDArray[Any], rank: int) -> NDArray[Any]:
         """Reshape values of one per channel so that they broadcast against a tensor of `rank` dimensions."""

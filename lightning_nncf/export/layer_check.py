@@ -184,8 +184,8 @@ def _watch(model: onnx.ModelProto) -> dict[str, _Watched]:
         return torch.from_numpy(numpy_helper.to_array(constants[name]).copy())
 
     for node in model.graph.node:
-        name = node.output[0]
-        if node.op_type == "QuantizeLinear" and name.endswith(QUANTIZED):
+        name = node.input[0] if node.op_type == "DequantizeLinear" else node.output[0]
+        if node.op_type == "DequantizeLinear" and name.endswith(QUANTIZED):
             watched[name.removesuffix(QUANTIZED)] = _Watched(
                 tensor=name,
                 scale=constant(node.input[1]),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_nncf.errors import ExportError, near
 from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
-from lightning_nncf.export.bias import quantize_gemm_biases
+from lightning_nncf.export.bias import quantize_biases
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import LoweredQuantizers, lower
@@ -21,6 +21,7 @@ from lightning_nncf.export.marker import mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
 from lightning_nncf.export.movement import repeat_quantizers
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch
+from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
 from lightning_nncf.export.writing import check_model, check_writable, write_model
@@ -47,6 +48,7 @@ class ExportReport:
         activation_quantizers: How many activations are quantized.
         batch_norms_folded: How many batch normalizations went into quantized weights.
         batch_norms_left: Those that could not, with the reason.
+        weights: How the integers of each quantized weight are stored.
         missing_quantizers: Enabled quantizers that the export did not meet: paths not taken by the example input.
         seconds: Time it took.
     """
@@ -62,6 +64,7 @@ class ExportReport:
     activation_quantizers: int
     batch_norms_folded: int
     batch_norms_left: tuple[str, ...]
+    weights: tuple[StoredWeight, ...]
     missing_quantizers: tuple[str, ...]
     seconds: float
 
@@ -122,9 +125,10 @@ def export_onnx(
         fold_transposes(model)
         folded = fold_batch_norms(model)
         repeat_quantizers(model)
-        quantize_gemm_biases(model)
+        quantize_biases(model)
+        weights = store_weights(model, lowered.weights)
     else:
-        folded = FoldedBatchNorms()
+        folded, weights = FoldedBatchNorms(), float_weights(model, lowered.weights)
     clean(model)
     opset_written = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     write_metadata(
@@ -150,6 +154,7 @@ def export_onnx(
         activation_quantizers=len(lowered.activations),
         batch_norms_folded=folded.folded,
         batch_norms_left=folded.left,
+        weights=weights,
         missing_quantizers=_missing(quantizers, lowered),
         seconds=time.perf_counter() - started,
     )

@@ -121,12 +121,18 @@ class OnnxGraph:
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
         """Add an initializer with raw data and return its name, made unique where it is taken."""
+        # from_array writes raw bytes; the typed lists of make_tensor take up to ten bytes per negative int8.
+        unique = self.add_tensor(name, numpy_helper.from_array(np.array(value, order="C")))
+        self._constants[unique] = value
+        return unique
+
+    def add_tensor(self, name: str, tensor: onnx.TensorProto) -> str:
+        """Add an initializer as it is and return its name, made unique where it is taken."""
         unique, count = name, 1
         while unique in self._initializers or unique in self._producer:
             unique, count = f"{name}.{count}", count + 1
-        # from_array writes raw bytes; the typed lists of make_tensor take up to ten bytes per negative int8.
-        self._initializers[unique] = numpy_helper.from_array(np.array(value, order="C"), unique)
-        self._constants[unique] = value
+        tensor.name = unique
+        self._initializers[unique] = tensor
         return unique
 
     def replace(self, node: onnx.NodeProto, new: Sequence[onnx.NodeProto]) -> None:

@@ -18,7 +18,8 @@ def fold_transposes(model: onnx.ModelProto) -> int:
     """Move a Transpose of a dequantized constant into its integers, in place.
 
     Exporters write a linear layer as MatMul with a transposed weight; runtimes look for the DequantizeLinear right
-    before the MatMul.
+    before the MatMul. A weight that is also read as it is, as the table of an embedding tied to the layer, is stored
+    once: its integers are transposed by a node, which runtimes compute while they load the file.
 
     Args:
         model: Model with ``DequantizeLinear`` weights.
@@ -29,7 +30,7 @@ def fold_transposes(model: onnx.ModelProto) -> int:
     graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     readers: Counter[str] = Counter()
-    stored: dict[tuple[str, tuple[int, ...]], str] = {}
+    turned: dict[tuple[str, tuple[int, ...]], str] = {}
     for node in graph.nodes:
         source = graph.producer(node.input[0]) if node.op_type == "Transpose" else None
         if source is None or source.op_type != "DequantizeLinear":
@@ -39,18 +40,32 @@ def fold_transposes(model: onnx.ModelProto) -> int:
             continue
         order = list(attribute(node, "perm", range(integers.ndim)[::-1]))
         name = source.name.removesuffix("/DequantizeLinear")
-        key = (source.input[0], tuple(order))
-        if key not in stored:
-            stored[key] = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
-        # The source itself stays where something else reads it too, as the table of an embedding.
+        key, new = (source.input[0], tuple(order)), []
+        if key not in turned and _read_as_it_is(graph, source):
+            turned[key] = f"{name}/transposed_integers"
+            new = [
+                helper.make_node(
+                    "Transpose", [key[0]], [turned[key]], name=f"{name}/Transpose_{len(turned)}", perm=order
+                )
+            ]
+        elif key not in turned:
+            turned[key] = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
         alone = graph.only_consumer(source.output[0]) is node
         unique = source.name if alone else f"{source.name}_{readers[source.name]}"
         readers[source.name] += 1
         axis: dict[str, Any] = {"axis": order.index(attribute(source, "axis", 1) % integers.ndim)} if scale.ndim else {}
-        new = helper.make_node(
-            "DequantizeLinear", [stored[key], *source.input[1:]], [node.output[0]], name=unique, **axis
+        new.append(
+            helper.make_node(
+                "DequantizeLinear", [turned[key], *source.input[1:]], [node.output[0]], name=unique, **axis
+            )
         )
-        replacements.append((node, [new]))
+        replacements.append((node, new))
     graph.replace_all(replacements)
     graph.close()
     return len(replacements)
+
+
+def _read_as_it_is(graph: OnnxGraph, source: onnx.NodeProto) -> bool:
+    """Whether something else than a Transpose takes a weight."""
+    name = source.output[0]
+    return name in graph.outputs or any(node.op_type != "Transpose" for node in graph.consumers(name))

@@ -11,6 +11,13 @@ import torch
 from lightning_nncf import NNCFCallback
 from tests.callback.modules import Classifier, config, loader
 
+INITIALIZER = {
+    "range": {"num_init_samples": 8},
+    "batchnorm_adaptation": {"num_bn_adaptation_samples": 8},
+    "smooth_quant": {"num_samples": 8},
+    "bias_correction": {"num_samples": 8},
+}
+
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
@@ -32,7 +39,7 @@ def main(folder: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=folder,
-        callbacks=[NNCFCallback(config(), export_path=None), Keep()],
+        callbacks=[NNCFCallback(config(initializer=INITIALIZER), export_path=None), Keep()],
     )
     trainer.fit(module, loader(), loader())
     torch.save({"initial": initial, "final": module.state_dict()}, folder / f"rank{trainer.global_rank}.pt")

@@ -19,8 +19,13 @@ def test_two_processes_hold_the_same_ranges_bit_for_bit(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     for moment in ("initial", "final"):
-        names = [name for name in ranks[0][moment] if "lnncf_" in name]
-        assert names
+        # Weights too: bias correction and SmoothQuant change them from what each process sees.
+        names = list(ranks[0][moment])
+        assert any("lnncf_" in name for name in names)
         assert all(torch.equal(ranks[0][moment][name], ranks[1][moment][name]) for name in names)
-    trained = [name for name in names if not torch.equal(ranks[0]["initial"][name], ranks[0]["final"][name])]
+    trained = [
+        name
+        for name in names
+        if "lnncf_" in name and not torch.equal(ranks[0]["initial"][name], ranks[0]["final"][name])
+    ]
     assert trained

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lightning_nncf.algorithms.quantization.adjustment import WeightAdjustment
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig
 from lightning_nncf.algorithms.quantization.description import observe, rows, summary
 from lightning_nncf.algorithms.quantization.inserted import InsertedQuantizers
@@ -52,6 +53,7 @@ class Quantization(Algorithm):
 
     def __init__(self, config: QuantizationConfig, root: NNCFConfig) -> None:
         super().__init__(config, root)
+        self._adjustment: WeightAdjustment | None = None
         self._padded: tuple[PaddedConvolution, ...] = ()
         self.optimizers: StagedOptimizers | None = None
         if config.params is not None:
@@ -76,6 +78,7 @@ class Quantization(Algorithm):
         if hardware_table(self.root.target_device).adjusts_padding:
             self._padded = padded_convolutions(network, graph, setup)
         self._insert_paddings(network)
+        self._adjustment = WeightAdjustment(self.config.initializer, network, graph, setup)
 
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
         """Insert the quantizers that a checkpoint lists."""
@@ -93,8 +96,12 @@ class Quantization(Algorithm):
         What rescales weights comes before the ranges, what chooses bit widths wants ranges, what corrects biases wants
         the final bit widths, and batch norm adapts to all of it.
         """
+        if self._adjustment is not None:
+            self._adjustment.smooth(self.inserted.quantizers, data)
         initialize_ranges(self.inserted.range_tasks("weight", "activation"), data)
         self.activate()
+        if self._adjustment is not None:
+            self._adjustment.correct(self.inserted.quantizers, data)
         adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
 
     def initialize_ranges(self, network: nn.Module, data: CalibrationData) -> None:
@@ -169,7 +176,7 @@ class Quantization(Algorithm):
 
     def summary(self) -> list[str]:
         """Say how many quantizers there are."""
-        return [summary(self.inserted)]
+        return [summary(self.inserted), *([] if self._adjustment is None else self._adjustment.summary())]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the stages."""

@@ -12,12 +12,14 @@ from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
 
 __all__ = [
+    "BiasCorrectionConfig",
     "PercentileConfig",
     "PrecisionConfig",
     "QuantizationInitializerConfig",
     "QuantizerGroup",
     "RangeConfig",
     "RangeType",
+    "SmoothQuantConfig",
 ]
 
 QuantizerGroup = Literal["weights", "activations"]
@@ -96,6 +98,23 @@ class PrecisionConfig(StrictModel):
     """Whether adjacent quantizers must have equal bit widths."""
 
 
+class SmoothQuantConfig(StrictModel):
+    """Moving of large values from channels of activations into the weights behind them, before ranges are set."""
+
+    alpha: float = Field(0.5, ge=0, le=1)
+    """How much of the range goes into the weights: 0 evens out the weights, 1 the activations."""
+
+    num_samples: int = Field(256, ge=1)
+    """Samples of the training data to look at."""
+
+
+class BiasCorrectionConfig(StrictModel):
+    """Moving of biases so that the means of quantized layers are those of float layers, after ranges are set."""
+
+    num_samples: int = Field(256, ge=1)
+    """Samples of the training data in each pass; there is one pass for each layer and one before them."""
+
+
 class QuantizationInitializerConfig(StrictModel):
     """What happens between building the quantizers and the first training step."""
 
@@ -110,6 +129,12 @@ class QuantizationInitializerConfig(StrictModel):
 
     precision: PrecisionConfig | None = None
     """Mixed precision; absent means the same bit width everywhere."""
+
+    smooth_quant: SmoothQuantConfig | None = None
+    """SmoothQuant for linear layers behind norms; absent means none."""
+
+    bias_correction: BiasCorrectionConfig | None = None
+    """Correction of biases; absent means none."""
 
     @model_validator(mode="after")
     def _check_range(self) -> Self:

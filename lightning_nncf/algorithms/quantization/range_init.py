@@ -26,7 +26,7 @@ from lightning_nncf.algorithms.quantization.range_statistics import RangeStatist
 from lightning_nncf.calibration import CalibrationData, Reduce, require_samples, run_batches
 from lightning_nncf.errors import InitializationError
 
-__all__ = ["RangeTask", "initialize_ranges", "initialize_weight_ranges"]
+__all__ = ["RangeTask", "bypassed", "initialize_ranges", "initialize_weight_ranges"]
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def _collect(tasks: Sequence[RangeTask], collectors: Sequence[_Collector], data:
     """Run the data through the network and return the number of samples."""
     seen = 0
     with ExitStack() as stack:
-        stack.enter_context(_bypassed([task.quantizer for task in tasks]))
+        stack.enter_context(bypassed([task.quantizer for task in tasks]))
         for collector in collectors:
             handle = collector.task.quantizer.register_forward_pre_hook(collector.hook)
             stack.callback(handle.remove)
@@ -153,7 +153,7 @@ def _collect(tasks: Sequence[RangeTask], collectors: Sequence[_Collector], data:
 
 
 @contextmanager
-def _bypassed(quantizers: Sequence[Quantizer]) -> Iterator[None]:
+def bypassed(quantizers: Sequence[Quantizer]) -> Iterator[None]:
     """Let quantizers pass their input unchanged for a while."""
     states = [quantizer.enabled for quantizer in quantizers]
     try:
