@@ -26,6 +26,7 @@ class Grid:
         axis: Axis of the channels, -1 per tensor.
         bits: Bit width asked for.
         half_range: Whether only half of the grid's integers are used (overflow fix).
+        step: Distance between neighbouring integers, 2 for the two signs of a binary weight.
 
     >>> grid = Grid(scale=np.ones(1, np.float32), zero_point=np.zeros(1, np.int64), quant_min=-8, quant_max=7, axis=-1)
     >>> grid.shifted(8).quant_min, grid.shifted(8).zero_point
@@ -39,6 +40,7 @@ class Grid:
     axis: int
     bits: int = 8
     half_range: bool = False
+    step: int = 1
 
     @classmethod
     def of(cls, quantizer: Quantizer) -> Grid:
@@ -59,6 +61,11 @@ class Grid:
     def per_channel(self) -> bool:
         """Whether each channel has its own scale."""
         return self.axis >= 0
+
+    @property
+    def levels(self) -> int:
+        """Number of integers."""
+        return (self.quant_max - self.quant_min) // self.step + 1
 
     def low(self) -> NDArray[Any]:
         """Return the smallest value of each channel, float32."""
