@@ -26,8 +26,8 @@ from benchmarks.machine import write_results
 from example_modules.classification import ImageClassifier
 from example_modules.digits import FOLDS, DigitsDataModule
 from lightning_nncf import NNCFCallback, compress
-from lightning_nncf.algorithms.pruning.groups import make_structure
-from lightning_nncf.algorithms.pruning.propagation import propagate
+from lightning_nncf.graph.dependencies.groups import make_structure
+from lightning_nncf.graph.dependencies.propagation import propagate
 from lightning_nncf.graph.trace import trace
 
 PUBLISHED = {

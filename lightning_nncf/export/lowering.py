@@ -103,7 +103,9 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Marked], writer: Form
 
 def _activation_grid(quantizer: Quantizer | WeightBinarizer, name: str) -> Grid:
     if isinstance(quantizer, WeightBinarizer):
-        raise ExportError(f"the weight of {name!r} is computed from the model's inputs; binary weights must be constant")
+        raise ExportError(
+            f"the weight of {name!r} is computed from the model's inputs; binary weights must be constant"
+        )
     return Grid.of(quantizer)
 
 

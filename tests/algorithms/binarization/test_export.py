@@ -123,7 +123,11 @@ def test_activations_at_the_threshold_stay_zero_in_every_runtime(tmp_path: Path)
     x[:, :, 0, 0] = torch.nextafter(torch.tensor(0.5), torch.tensor(1.0))
     expected = inner(x)
     assert bool(expected.any())
-    for export_format, run in (("qdq", onnx_runtime_output), ("qdq", openvino_output), ("openvino_fq", openvino_output)):
+    for export_format, run in (
+        ("qdq", onnx_runtime_output),
+        ("qdq", openvino_output),
+        ("openvino_fq", openvino_output),
+    ):
         path = tmp_path / f"{export_format}.onnx"
         export_onnx(inner, ((x,), {}), path, export_format=export_format)
         torch.testing.assert_close(run(path, x), expected, rtol=1e-5, atol=1e-6)
