@@ -25,9 +25,9 @@ from torchvision.models import get_model
 from benchmarks.machine import write_results
 from example_modules.classification import ImageClassifier
 from lightning_nncf import NNCFCallback, compress
-from lightning_nncf.algorithms.pruning.groups import make_structure
 from lightning_nncf.algorithms.pruning.latency import latency as measure
-from lightning_nncf.algorithms.pruning.propagation import propagate
+from lightning_nncf.graph.dependencies.groups import make_structure
+from lightning_nncf.graph.dependencies.propagation import propagate
 from lightning_nncf.graph.trace import trace
 
 PUBLISHED = {

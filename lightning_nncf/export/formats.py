@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from lightning_nncf.errors import ExportError
+from lightning_nncf.export.binary import Step
 from lightning_nncf.export.grid import Grid
 from lightning_nncf.export.onnx_graph import OnnxGraph
 
 __all__ = ["FORMATS", "OPENVINO_DOMAIN", "QUANTIZED", "Format", "OpenVINOFakeQuantize", "QuantizeDequantize"]
 
 OPENVINO_DOMAIN = "org.openvinotoolkit"
+_BINARY_CHANNELS = 8
+"""OpenVINO 2026's binary convolution on CPUs gives wrong results unless the input channels are a multiple of this."""
 QUANTIZED = "/quantized"
 """Ending of the names of integer activations, by which verification finds them."""
 
@@ -36,6 +39,11 @@ class Format(Protocol):
         self, graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int | None
     ) -> list[onnx.NodeProto]:
         """Return nodes that compute `output` from the tensor `source`."""
+
+    def binary_activation(
+        self, graph: OnnxGraph, source: str, output: str, step: Step, name: str
+    ) -> list[onnx.NodeProto]:
+        """Return nodes that compute the two values of `output` from the tensor `source`."""
 
 
 class QuantizeDequantize:
@@ -99,6 +107,18 @@ class QuantizeDequantize:
             helper.make_node("Max", [f"{name}/dequantized", low], [output], name=f"{name}/Shield"),
         ]
 
+    def binary_activation(
+        self, graph: OnnxGraph, source: str, output: str, step: Step, name: str
+    ) -> list[onnx.NodeProto]:
+        """Return a comparison and a choice, for no quantizer decides by a threshold of its own."""
+        threshold = graph.add_constant(f"{name}/threshold", step.threshold)
+        high = graph.add_constant(f"{name}/high", step.height.reshape(()))
+        low = graph.add_constant(f"{name}/low", np.zeros((), np.float32))
+        return [
+            helper.make_node("Greater", [source, threshold], [f"{name}/above"], name=f"{name}/Greater"),
+            helper.make_node("Where", [f"{name}/above", high, low], [output], name=f"{name}/Where"),
+        ]
+
 
 def _affine(graph: OnnxGraph, grid: Grid, name: str, dtype: Any) -> tuple[str, str]:
     shape = (-1,) if grid.per_channel else ()
@@ -144,8 +164,16 @@ class OpenVINOFakeQuantize:
     def weight(
         self, graph: OnnxGraph, output: str, grid: Grid, integers: NDArray[Any], name: str
     ) -> list[onnx.NodeProto]:
-        """Return a ``FakeQuantize`` over the weight's values, always with the 256 levels that OpenVINO looks for."""
+        """Return a ``FakeQuantize`` over the weight's values, with the 256 levels that OpenVINO looks for.
+
+        Binary weights have two; where OpenVINO's binary kernel would misread their input channels, they are written as
+        plain values.
+        """
         constant = graph.add_constant(f"{name}/values", grid.values(integers))
+        if grid.levels == 2:
+            if integers.shape[1] % _BINARY_CHANNELS:
+                return [helper.make_node("Identity", [constant], [output], name=f"{name}/Identity")]
+            return [_fake_quantize(graph, constant, output, grid, name, integers.ndim)]
         full = grid.for_weight(integers)[0].full()
         return [_fake_quantize(graph, constant, output, full, name, integers.ndim)]
 
@@ -164,17 +192,29 @@ class OpenVINOFakeQuantize:
             _fake_quantize(graph, source, output, full, name, _known(rank, name) if grid.per_channel else 0),
         ]
 
+    def binary_activation(
+        self, graph: OnnxGraph, source: str, output: str, step: Step, name: str
+    ) -> list[onnx.NodeProto]:
+        """Return one ``FakeQuantize`` of two levels, with the threshold in the middle of its input range.
+
+        OpenVINO also takes a range that has shrunk to the threshold, but then divides by zero where it runs no binary
+        convolution.
+        """
+        low = graph.add_constant(f"{name}/low", np.zeros_like(step.height))
+        middle = graph.add_constant(f"{name}/twice_threshold", 2 * step.threshold)
+        high = graph.add_constant(f"{name}/high", step.height)
+        return [_fake_quantize_node([source, low, middle, low, high], output, name, levels=2)]
+
 
 def _fake_quantize(graph: OnnxGraph, source: str, output: str, grid: Grid, name: str, rank: int) -> onnx.NodeProto:
     low = graph.add_constant(f"{name}/low", grid.spread(grid.low(), rank))
     high = graph.add_constant(f"{name}/high", grid.spread(grid.high(), rank))
+    return _fake_quantize_node([source, low, high, low, high], output, name, grid.levels)
+
+
+def _fake_quantize_node(inputs: list[str], output: str, name: str, levels: int) -> onnx.NodeProto:
     return helper.make_node(
-        "FakeQuantize",
-        [source, low, high, low, high],
-        [output],
-        name=f"{name}/FakeQuantize",
-        domain=OPENVINO_DOMAIN,
-        levels=grid.levels,
+        "FakeQuantize", inputs, [output], name=f"{name}/FakeQuantize", domain=OPENVINO_DOMAIN, levels=levels
     )
 
 

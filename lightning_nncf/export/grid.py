@@ -28,6 +28,7 @@ class Grid:
         quant_max: Largest integer.
         axis: Axis of the channels, -1 per tensor.
         bits: Bit width asked for.
+        step: Distance between neighbouring integers, 2 for the two signs of a binary weight.
 
     >>> grid = Grid(scale=np.ones(1, np.float32), zero_point=np.zeros(1, np.int64), quant_min=-8, quant_max=7, axis=-1)
     >>> grid.shifted(8).quant_min, grid.shifted(8).zero_point
@@ -40,6 +41,7 @@ class Grid:
     quant_max: int
     axis: int
     bits: int = 8
+    step: int = 1
 
     @classmethod
     def of(cls, quantizer: Quantizer) -> Grid:
@@ -63,7 +65,7 @@ class Grid:
     @property
     def levels(self) -> int:
         """Number of integers."""
-        return self.quant_max - self.quant_min + 1
+        return (self.quant_max - self.quant_min) // self.step + 1
 
     def low(self) -> NDArray[Any]:
         """Return the smallest value of each channel, float32."""

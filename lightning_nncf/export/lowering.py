@@ -11,11 +11,13 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from lightning_nncf.algorithms.binarization.binarizers import ActivationBinarizer, WeightBinarizer
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.errors import ExportError
+from lightning_nncf.export.binary import Step, binary_weight
 from lightning_nncf.export.formats import Format
 from lightning_nncf.export.grid import Grid
-from lightning_nncf.export.marker import DOMAIN, OP_TYPE
+from lightning_nncf.export.marker import DOMAIN, OP_TYPE, Marked
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, nested_graphs
 
 __all__ = ["LoweredQuantizers", "label", "lower"]
@@ -43,7 +45,7 @@ def label(address: str, call: int) -> str:
     return f"{address}@{call}" if call else address
 
 
-def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: Format) -> LoweredQuantizers:
+def lower(model: onnx.ModelProto, quantizers: Mapping[str, Marked], writer: Format) -> LoweredQuantizers:
     """Write every marker of a model in an export format, in place.
 
     A quantizer whose input depends on no input of the model is a weight quantizer, whatever stands between the
@@ -70,10 +72,14 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: F
         if not _is_marker(node):
             continue
         address = attribute(node, "address")
-        name, grid = label(address, attribute(node, "call")), Grid.of(quantizers[address])
+        name, quantizer = label(address, attribute(node, "call")), quantizers[address]
         source, output = node.input[0], node.output[0]
         weight = graph.constant(source)
-        if weight is None:
+        if isinstance(quantizer, ActivationBinarizer):
+            new = writer.binary_activation(graph, source, output, Step.of(quantizer), name)
+            written.activations[name] = 1
+        elif weight is None:
+            grid = _activation_grid(quantizer, name)
             new = writer.activation(graph, source, output, grid, name, ranks.get(source, ranks.get(output)))
             written.activations[name] = grid.bits
         elif same := [known for value, known in stored.get(address, ()) if np.array_equal(value, weight)]:
@@ -83,7 +89,8 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: F
             versions = stored.setdefault(address, [])
             # A weight that its takers see in different layouts, such as a transposed one, is stored once for each.
             name = f"{name}@{len(versions)}" if name in written.weights else name
-            new = writer.weight(graph, output, grid, grid.integers(quantizers[address], weight), name)
+            grid, integers = _on_grid(quantizer, weight)
+            new = writer.weight(graph, output, grid, integers, name)
             versions.append((weight, output))
             written.weights[name] = grid.bits
         replacements.append((node, new))
@@ -92,6 +99,23 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Quantizer], writer: F
     graph.close()
     _set_domains(model, writer.domains)
     return written
+
+
+def _activation_grid(quantizer: Quantizer | WeightBinarizer, name: str) -> Grid:
+    if isinstance(quantizer, WeightBinarizer):
+        raise ExportError(
+            f"the weight of {name!r} is computed from the model's inputs; binary weights must be constant"
+        )
+    return Grid.of(quantizer)
+
+
+def _on_grid(quantizer: Marked, weight: NDArray[Any]) -> tuple[Grid, NDArray[Any]]:
+    """Return the grid of a weight and its integers."""
+    assert not isinstance(quantizer, ActivationBinarizer), "takes no weight"
+    if isinstance(quantizer, WeightBinarizer):
+        return binary_weight(quantizer, weight)
+    grid = Grid.of(quantizer)
+    return grid, grid.integers(quantizer, weight)
 
 
 def _is_marker(node: onnx.NodeProto) -> bool:

@@ -15,10 +15,14 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from lightning_nncf.algorithms.binarization.binarizers import ActivationBinarizer, WeightBinarizer
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.errors import ExportError
 
-__all__ = ["DOMAIN", "OP_TYPE", "mark_quantizers", "torchscript_symbolic", "translation_table"]
+__all__ = ["DOMAIN", "OP_TYPE", "Marked", "is_binary", "mark_quantizers", "torchscript_symbolic", "translation_table"]
+
+Marked = Quantizer | WeightBinarizer | ActivationBinarizer
+"""Modules that an export format writes in its own way; binarizers are quantizers of two levels here."""
 
 DOMAIN = "lightning_nncf"
 OP_TYPE = "Quantizer"
@@ -56,7 +60,7 @@ class _MarkedForward:
         return marked
 
 
-def mark_quantizers(network: nn.Module) -> tuple[dict[str, Quantizer], Callable[[], None]]:
+def mark_quantizers(network: nn.Module) -> tuple[dict[str, Marked], Callable[[], None]]:
     """Make every enabled quantizer of a network emit a marker instead of quantizing; the network must be a copy.
 
     Args:
@@ -66,10 +70,10 @@ def mark_quantizers(network: nn.Module) -> tuple[dict[str, Quantizer], Callable[
         The quantizers by address (their path among the network's modules) and a function that sets their call
         counters back, to be called at the start of each pass through the network.
     """
-    quantizers: dict[str, Quantizer] = {}
+    quantizers: dict[str, Marked] = {}
     marked: list[_MarkedForward] = []
     for address, module in network.named_modules():
-        if isinstance(module, Quantizer) and module.enabled:
+        if isinstance(module, Marked) and module.enabled:
             forward = _MarkedForward(address)
             # Set in the instance's dict: whoever holds the quantizer, registered or not, meets the new forward.
             module.__dict__["forward"] = forward
@@ -81,6 +85,11 @@ def mark_quantizers(network: nn.Module) -> tuple[dict[str, Quantizer], Callable[
             forward.calls = 0
 
     return quantizers, restart
+
+
+def is_binary(quantizer: Marked) -> bool:
+    """Whether a quantizer has two levels."""
+    return not isinstance(quantizer, Quantizer)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from lightning_nncf.export.bias import quantize_biases
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import LoweredQuantizers, lower
-from lightning_nncf.export.marker import mark_quantizers
+from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
 from lightning_nncf.export.movement import repeat_quantizers
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch
@@ -97,7 +98,8 @@ def export_onnx(
         path: Where the file goes; missing directories are created.
         export_format: ``qdq`` for standard ONNX, ``openvino_fq`` for OpenVINO's FakeQuantize.
         opset: Version of the standard operator set: 19 to 25 with dynamo, 13 to 20 with TorchScript.
-        dynamic_batch: Leave the batch size (the first size of the first input) open; inputs in lists stay fixed.
+        dynamic_batch: Leave the batch size (the first size of the first input) open; inputs in lists stay fixed, and
+            so do binary networks in ``openvino_fq``, which OpenVINO then runs with binary convolutions.
         input_names: Names of the input tensors; by default after keywords, else ``input``.
         output_names: Names of the output tensors; by default after their keys, else ``output``.
         metadata: Further entries for the file, such as the config; values that are no text are written as JSON.
@@ -115,6 +117,13 @@ def export_onnx(
         raise ExportError(f"unknown export_format {export_format!r}; {near(str(export_format), FORMATS)}")
     copied = cpu_copy(network)
     quantizers, restart = mark_quantizers(copied)
+    if export_format == "openvino_fq" and dynamic_batch and any(map(is_binary, quantizers.values())):
+        warnings.warn(
+            "OpenVINO runs binary convolutions only at a fixed batch size: the file takes batches of the size of "
+            "`inputs` alone; pass dynamic_batch=False to say that this is meant",
+            stacklevel=2,
+        )
+        dynamic_batch = False
     request, structures = _request(copied, restart, cpu_inputs(inputs), opset, dynamic_batch, input_names, output_names)
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         model, used = run_exporter(request, exporter)

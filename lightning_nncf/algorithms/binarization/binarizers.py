@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from lightning_nncf.algorithms.binarization.functional import (
-    BinarizationMode,
-    binarize_activation,
-    binarize_weight,
-    initial_log_scale,
-)
+from lightning_nncf.algorithms.binarization.functional import initial_log_scale
 from lightning_nncf.core.idle import idle
+from lightning_nncf.ops import binarize_activations, binarize_weights
 
 __all__ = ["ActivationBinarizer", "WeightBinarizer"]
 
@@ -20,17 +18,17 @@ class WeightBinarizer(nn.Module):
     """Makes a weight binary.
 
     Args:
-        mode: See `binarize_weight`.
+        mode: ``xnor`` scales each output channel by its own mean magnitude, ``dorefa`` all by that of the tensor.
     """
 
-    def __init__(self, mode: BinarizationMode) -> None:
+    def __init__(self, mode: Literal["xnor", "dorefa"]) -> None:
         super().__init__()
-        self.mode: BinarizationMode = mode
+        self.mode = mode
         self.enabled = False
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with two values, or as it is before it is enabled."""
-        return binarize_weight(weight, self.mode) if self.enabled else weight
+        return binarize_weights(weight, per_filter=self.mode == "xnor") if self.enabled else weight
 
 
 class ActivationBinarizer(nn.Module):
@@ -58,7 +56,11 @@ class ActivationBinarizer(nn.Module):
             return idle(self, x)
         if self.training and not bool(self.initialized):
             self._initialize(x)
-        return binarize_activation(x, self.log_scale.exp(), self.threshold_logit.sigmoid())
+        return binarize_activations(x, self.height(), self.threshold_logit.sigmoid(), axis=1)
+
+    def height(self) -> Tensor:
+        """Return the upper of the two values, shape [1]."""
+        return self.log_scale.exp()
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:

@@ -13,8 +13,6 @@ from torchmetrics import Metric
 
 from lightning_nncf.algorithms.pruning.analysis import analyse
 from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
-from lightning_nncf.algorithms.pruning.groups import Structure
-from lightning_nncf.algorithms.pruning.indices import pack, unpack
 from lightning_nncf.algorithms.pruning.insertions import channelwise
 from lightning_nncf.algorithms.pruning.masks import WeightMasks
 from lightning_nncf.algorithms.pruning.measured import learn_ranking, rate_for_latency
@@ -29,6 +27,8 @@ from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError
+from lightning_nncf.graph.dependencies.groups import Structure
+from lightning_nncf.graph.dependencies.indices import pack, unpack
 from lightning_nncf.graph.flops import LayerCost, layer_costs
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.statistics.pruning import FlopsLeft, PrunedFilters

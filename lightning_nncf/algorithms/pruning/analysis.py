@@ -8,10 +8,10 @@ from torch import nn
 
 from lightning_nncf.algorithms.pruning.config import FilterPruningConfig, PruningParams
 from lightning_nncf.algorithms.pruning.exclusions import CONVOLUTIONS, nncf_vetoes, weight_of
-from lightning_nncf.algorithms.pruning.groups import Structure, make_structure
-from lightning_nncf.algorithms.pruning.propagation import propagate
-from lightning_nncf.algorithms.pruning.values import Limits
 from lightning_nncf.config import NNCFConfig
+from lightning_nncf.graph.dependencies.groups import Structure, make_structure
+from lightning_nncf.graph.dependencies.propagation import propagate
+from lightning_nncf.graph.dependencies.values import Limits
 from lightning_nncf.graph.flops import positions_of
 from lightning_nncf.graph.graph import NetworkGraph, OpNode
 from lightning_nncf.graph.scopes import scope_filter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_nncf.algorithms.pruning.places import place_of
+from lightning_nncf.graph.dependencies.places import place_of
 from lightning_nncf.graph.hooks import inserted
 
 __all__ = ["beside_weights", "channelwise"]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.sparsity.base import MaskedSparsity
@@ -19,12 +20,14 @@ from lightning_nncf.algorithms.sparsity.movement_functional import (
     score_shape,
     spread_scores,
 )
+from lightning_nncf.algorithms.sparsity.movement_structures import agreed_masks, shared_structures
 from lightning_nncf.algorithms.sparsity.selection import kth_smallest
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.core.weights import WeightPlace
 from lightning_nncf.errors import ConfigError
+from lightning_nncf.graph.dependencies.groups import Group
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.scopes import scope_filter
 from lightning_nncf.schedules.polynomial import polynomial_level
@@ -69,9 +72,9 @@ class MovementMask(WeightMask):
             return self.mask
         return spread_scores(self.scores.detach() > self._limit(), self.factors)
 
-    def freeze(self) -> None:
-        """Keep the mask from now on."""
-        self.mask.copy_(self.kept())
+    def freeze(self, mask: Tensor | None = None) -> None:
+        """Keep the mask, or the one given, from now on."""
+        self.mask.copy_(self.kept() if mask is None else mask)
         self.frozen = True
 
     def _limit(self) -> float:
@@ -101,6 +104,7 @@ class MovementSparsity(MaskedSparsity):
         self.scheduler = WarmupScheduler(params.warmup_start_epoch, params.warmup_end_epoch, params.steps_per_epoch)
         self.scheduler.attach(self._warm_up, self.freeze)
         self.factors: dict[str, tuple[int, int]] = {}
+        self.groups: tuple[Group, ...] = ()
         self._factor = 0.0
         self._first_threshold: float | None = params.init_importance_threshold
         self.frozen = False
@@ -118,11 +122,16 @@ class MovementSparsity(MaskedSparsity):
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
         """Insert the masks that a checkpoint lists."""
         self.factors = {name: (int(rows), int(columns)) for name, (rows, columns) in structure["factors"].items()}
+        self.groups = tuple(map(Group.from_dict, structure["groups"]))
         super().restore(network, structure)
 
     def structure(self) -> dict[str, Any]:
         """Return where the masks are and how they are structured."""
-        return {**super().structure(), "factors": {name: list(factors) for name, factors in self.factors.items()}}
+        return {
+            **super().structure(),
+            "factors": {name: list(factors) for name, factors in self.factors.items()},
+            "groups": [group.to_dict() for group in self.groups],
+        }
 
     def loss(self) -> Tensor | None:
         """Return the loss on the scores; none before the warmup and once masks are frozen."""
@@ -140,11 +149,35 @@ class MovementSparsity(MaskedSparsity):
         return CompressionStage.PARTIALLY_COMPRESSED if started else CompressionStage.UNCOMPRESSED
 
     def freeze(self) -> None:
-        """Let masks change no more."""
-        if not self.frozen:
-            self.frozen = True
-            for module in self.masks:
-                module.freeze()
+        """Let masks change no more, once layers agree on the structures that they share."""
+        if self.frozen:
+            return
+        before = self.sparsity()
+        kept = {place.name: module.kept() for place, module in zip(self.places, self.masks, strict=True)}
+        agreed = agreed_masks(kept, self.groups)
+        for place, module in zip(self.places, self.masks, strict=True):
+            module.freeze(agreed.get(place.name))
+        self.frozen = True
+        if self.groups:
+            rank_zero_info(
+                f"MovementSparsity: {len(agreed)} layers agree on the structures that they share; that changes the "
+                f"sparsity from {before:.4f} to {self.sparsity():.4f}"
+            )
+
+    def summary(self) -> list[str]:
+        """Say which layers will be structured."""
+        if not self.config.params.enable_structured_masking:
+            return super().summary()
+        names = {member.name for group in self.groups for member in group.members}
+        units = sum(group.units for group in self.groups)
+        alone = [place.address for place in self.places if place.name not in names]
+        lines = [
+            *super().summary(),
+            f"MovementSparsity: {len(names)} layers keep or drop {units} heads and hidden channels whole",
+        ]
+        if alone:
+            lines.append(f"MovementSparsity: these layers share none, their masks stay fine: {', '.join(alone)}")
+        return lines
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the schedule."""
@@ -174,6 +207,10 @@ class MovementSparsity(MaskedSparsity):
         self._factor = polynomial_level(share, 0.0, params.importance_regularization_factor, power=params.power)
         for module in self.masks:
             module.threshold.fill_(threshold)
+
+    def _prepare(self, network: nn.Module, graph: NetworkGraph) -> None:
+        if self.config.params.enable_structured_masking:
+            self.groups = shared_structures(network, graph, {place.name for place in self.places})
 
     def _make_mask(self, place: WeightPlace) -> MovementMask:
         if place.name not in self.factors:

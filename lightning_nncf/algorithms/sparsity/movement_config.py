@@ -52,8 +52,9 @@ class MovementScheduleConfig(StrictModel):
     importance_regularization_factor: float = Field(ge=0)
     """Weight of the loss on importances at the end of the warmup; more drops more."""
 
-    enable_structured_masking: bool = False
-    """Not available in this version; NNCF's default is true."""
+    enable_structured_masking: bool = True
+    """Whether masks become structured when they are frozen: attention heads and hidden channels of which no layer keeps
+    a weight are dropped whole, all others are kept whole, so that what is dropped can be removed from the network."""
 
     power: float = Field(3, gt=0)
     """Exponent of the courses of threshold and factor."""
@@ -72,9 +73,6 @@ class MovementScheduleConfig(StrictModel):
         if self.warmup_end_epoch <= self.warmup_start_epoch:
             text = f"must be greater than `warmup_start_epoch` ({self.warmup_start_epoch}), got {self.warmup_end_epoch}"
             raise ConfigProblemsError([Problem(("warmup_end_epoch",), text)])
-        if self.enable_structured_masking:
-            text = "is not available in this version; write false, masks then stay as fine as their structures"
-            raise ConfigProblemsError([Problem(("enable_structured_masking",), text)])
         return self
 
 

@@ -20,7 +20,6 @@ __all__ = [
     "binary_mask_ste",
     "density_ste",
     "follow_density",
-    "logit_noise",
     "rb_loss",
     "rb_loss_gradient",
     "step_logits",
@@ -28,7 +27,6 @@ __all__ = [
 
 INITIAL_LOGIT = math.log(0.99 / 0.01)
 """Logit with which every weight starts: kept with probability 0.99."""
-_CLAMP = 1e-6
 
 
 class _BinaryMask(torch.autograd.Function):
@@ -58,20 +56,6 @@ def binary_mask_ste(logits: Tensor) -> Tensor:
     """
     mask: Tensor = _BinaryMask.apply(logits)
     return mask
-
-
-def logit_noise(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Return logits of uniform numbers, which make masks random when they are added to the weights' logits.
-
-    Args:
-        shape: Shape of the result.
-        generator: Where the numbers come from; its device is the result's.
-
-    >>> logit_noise([2], torch.Generator().manual_seed(0)).shape
-    torch.Size([2])
-    """
-    uniform = torch.rand(tuple(shape), generator=generator, device=generator.device)
-    return torch.logit(uniform.clamp_(_CLAMP, 1 - _CLAMP))
 
 
 def density_ste(logits: Sequence[Tensor]) -> Tensor:

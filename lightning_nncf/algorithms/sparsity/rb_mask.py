@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.sparsity.mask import WeightMask
-from lightning_nncf.algorithms.sparsity.rb_functional import INITIAL_LOGIT, binary_mask_ste, logit_noise
+from lightning_nncf.algorithms.sparsity.rb_functional import INITIAL_LOGIT, binary_mask_ste
+from lightning_nncf.ops import sample_and_mask
 
 __all__ = ["LearnedMask"]
 
@@ -30,40 +31,36 @@ class LearnedMask(WeightMask):
     """
 
     logits: nn.Parameter
+    seed: Tensor
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape)
         self.logits = nn.Parameter(torch.full(tuple(shape), INITIAL_LOGIT))
+        self.register_buffer("seed", torch.zeros(1, dtype=torch.int64), persistent=False)
         self.frozen = False
-        self._noise: Tensor | None = None
+        self._sampling = False
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with zeros."""
-        logits: Tensor = self.logits
         if self.frozen and not self.training:
             return torch.where(self.mask, weight, 0.0)
         if self.frozen:
             # The logits stay in the graph: DistributedDataParallel waits for the gradient of every parameter.
-            return weight * (self.mask + 0.0 * logits).to(weight.dtype)
-        if self.training and self._noise is not None:
-            logits = logits + self._noise
-        return weight * binary_mask_ste(logits).to(weight.dtype)
+            return weight * (self.mask + 0.0 * self.logits).to(weight.dtype)
+        if self.training and self._sampling:
+            return sample_and_mask(weight, self.logits, self.seed)
+        return weight * binary_mask_ste(self.logits).to(weight.dtype)
 
     def sample(self, seed: int) -> None:
-        """Draw the noise of one optimizer step; the same seed gives the same noise in every process."""
-        generator = torch.Generator(self.logits.device).manual_seed(seed)
-        self._noise = logit_noise(self.logits.shape, generator)
+        """Set the noise of one optimizer step; the same seed gives the same noise in every process."""
+        self.seed.fill_(seed)
+        self._sampling = True
 
     def freeze(self) -> None:
         """Keep the mask without noise from now on."""
         self.mask.copy_(self.logits.detach() > 0)
         self.frozen = True
-        self._noise = None
 
     def kept(self) -> Tensor:
         """Return the mask that evaluation and export use."""
         return self.mask if self.frozen else self.logits.detach() > 0
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the noise out of copies and pickles."""
-        return {**self.__dict__, "_noise": None}

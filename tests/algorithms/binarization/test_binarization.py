@@ -6,30 +6,24 @@ import math
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_nncf import NNCFCallback, compress
-from lightning_nncf.algorithms.binarization.functional import (
-    binarize_activation,
-    binarize_weight,
-    initial_log_scale,
-)
+from lightning_nncf.algorithms.binarization.functional import initial_log_scale
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.export import export_onnx
 from tests.callback.modules import Classifier, loader, trainer
 
 
-def network() -> nn.Sequential:
+def network(channels: int = 4) -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(1, 4, 3, padding=1),
-        nn.BatchNorm2d(4),
-        nn.Conv2d(4, 8, 3, padding=1, bias=False),
+        nn.Conv2d(1, channels, 3, padding=1),
+        nn.BatchNorm2d(channels),
+        nn.Conv2d(channels, 8, 3, padding=1, bias=False),
         nn.BatchNorm2d(8),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
@@ -48,58 +42,6 @@ def section(**params: Any) -> dict[str, Any]:
 
 def make(net: nn.Module, **params: Any) -> CompressedNetwork:
     return compress(net, {"compression": section(**params)}, [batch()])
-
-
-@pytest.mark.parametrize(("mode", "magnitudes"), [("xnor", [2.5, 25.0]), ("dorefa", [13.75, 13.75])])
-def test_weights_are_signs_times_mean_magnitudes(mode: Any, magnitudes: list[float]) -> None:
-    weight = torch.tensor([[1.0, -2.0, 3.0, -4.0], [10.0, 20.0, 30.0, -40.0]]).reshape(2, 1, 2, 2)
-    binary = binarize_weight(weight, mode)
-    signs = torch.tensor([[1, -1, 1, -1], [1, 1, 1, -1]]).reshape(2, 1, 2, 2)
-    torch.testing.assert_close(binary, signs * torch.tensor(magnitudes).reshape(2, 1, 1, 1))
-
-
-def test_gradient_of_weights_passes_straight_through() -> None:
-    weight = torch.randn(2, 3, 1, 1, requires_grad=True)
-    upstream = torch.randn(2, 3, 1, 1)
-    (binarize_weight(weight, "xnor") * upstream).sum().backward()
-    assert weight.grad is not None
-    assert torch.equal(weight.grad, upstream)
-
-
-def _reference_gradients(x: Tensor, s: float, t: Tensor, g: Tensor) -> tuple[Tensor, float, Tensor]:
-    """The formulas of the facts in plain loops over [N, C]."""
-    d_x, d_s, d_t = torch.zeros_like(x), 0.0, torch.zeros(x.shape[1], dtype=x.dtype)
-    for n in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            value, up = float(x[n, c]), float(g[n, c])
-            y = s if value > float(t[0, c]) * s else 0.0
-            d_x[n, c] = up if 0 <= value <= s else 0.0
-            d_s += up * ((y - value) / s if value <= s else 1.0)
-            d_t[c] -= up if 0 < value < s else 0.0
-    return d_x, d_s, d_t
-
-
-def test_gradients_of_activations_are_those_of_the_formulas() -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = (torch.randn(6, 3, generator=generator, dtype=torch.float64) * 2).requires_grad_()
-    scale = torch.tensor([1.5], dtype=torch.float64, requires_grad=True)
-    threshold = torch.rand(1, 3, generator=generator, dtype=torch.float64).requires_grad_()
-    upstream = torch.randn(6, 3, generator=generator, dtype=torch.float64)
-    y = binarize_activation(x, scale, threshold)
-    assert set(y.unique().tolist()) == {0.0, 1.5}
-    (y * upstream).sum().backward()
-    expected = _reference_gradients(x.detach(), 1.5, threshold.detach(), upstream)
-    torch.testing.assert_close(x.grad, expected[0])
-    torch.testing.assert_close(scale.grad, torch.tensor([expected[1]], dtype=torch.float64))
-    torch.testing.assert_close(threshold.grad, expected[2][None])
-
-
-def test_threshold_gradient_is_summed_over_all_but_channels() -> None:
-    x = torch.full((2, 3, 4, 5), 0.5)
-    threshold = torch.full((1, 3, 1, 1), 0.3, requires_grad=True)
-    binarize_activation(x, torch.ones(1), threshold).sum().backward()
-    assert threshold.grad is not None
-    assert threshold.grad.flatten().tolist() == [-40.0] * 3
 
 
 def test_first_scale_is_the_smallest_of_the_top_thousandth() -> None:
@@ -179,19 +121,6 @@ def test_restored_binarizers_compute_the_same() -> None:
     other.load_state_dict(net.state_dict())
     assert torch.equal(net.eval()(batch()), other.eval()(batch()))
     assert restored.stage == CompressionStage.FULLY_COMPRESSED
-
-
-@pytest.mark.parametrize("mode", ["xnor", "dorefa"])
-def test_exported_network_computes_the_same_in_standard_onnx(tmp_path: Path, mode: str) -> None:
-    net = network()
-    values = {**section(activations_quant_start_epoch=0, weights_quant_start_epoch=0), "mode": mode}
-    compressed = compress(net, {"compression": values}, [batch()])
-    compressed.epoch_step()
-    net.train()(batch())
-    export_onnx(net, ((batch(),), {}), tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {session.get_inputs()[0].name: batch().numpy()})
-    torch.testing.assert_close(torch.from_numpy(found), net.eval()(batch()), rtol=1e-4, atol=1e-5)
 
 
 def test_callback_trains_through_all_stages(tmp_path: Path) -> None:

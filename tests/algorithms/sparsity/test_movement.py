@@ -25,7 +25,13 @@ def batch() -> torch.Tensor:
 
 
 def make(net: nn.Module, structures: Any = (), **params: Any) -> CompressedNetwork:
-    settings = {"warmup_start_epoch": 1, "warmup_end_epoch": 3, "importance_regularization_factor": 0.5, **params}
+    settings = {
+        "warmup_start_epoch": 1,
+        "warmup_end_epoch": 3,
+        "importance_regularization_factor": 0.5,
+        "enable_structured_masking": False,
+        **params,
+    }
     section = {"algorithm": "movement_sparsity", "params": settings, "sparse_structure_by_scopes": list(structures)}
     return compress(net, {"compression": section}, [batch()])
 
@@ -111,7 +117,6 @@ def test_restored_networks_compute_the_same() -> None:
     ("structures", "params", "message"),
     [
         pytest.param([], {"warmup_end_epoch": 1}, "must be greater than `warmup_start_epoch`", id="end before start"),
-        pytest.param([], {"enable_structured_masking": True}, "not available", id="structured"),
         pytest.param([{"mode": "block"}], {}, "two numbers", id="block without size"),
         pytest.param([{"mode": "per_dim"}], {}, "axis` is required", id="dimension without axis"),
         pytest.param(

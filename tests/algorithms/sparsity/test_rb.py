@@ -17,7 +17,6 @@ from lightning_nncf.algorithms.sparsity.rb_functional import (
     binary_mask_ste,
     density_ste,
     follow_density,
-    logit_noise,
     rb_loss,
     rb_loss_gradient,
     step_logits,
@@ -66,11 +65,20 @@ def test_gradient_of_the_loss_in_closed_form_equals_autograd() -> None:
         torch.testing.assert_close(tensor.grad, rb_loss_gradient(tensor.detach(), density, 0.3, 8))
 
 
-def test_noise_drops_a_weight_with_its_probability() -> None:
-    noise = logit_noise([200_000], torch.Generator().manual_seed(0))
-    kept = (math.log(0.7 / 0.3) + noise > 0).float().mean()
-    assert float(kept) == pytest.approx(0.7, abs=4e-3)
-    assert float(noise.abs().max()) <= math.log((1 - 1e-6) / 1e-6) + 0.1
+def test_sampled_masks_keep_a_weight_with_its_probability_and_belong_to_their_seed() -> None:
+    module = LearnedMask([200_000]).train()
+    with torch.no_grad():
+        module.logits.fill_(math.log(0.7 / 0.3))
+    weight = torch.ones(200_000)
+    assert bool((module(weight) == 1).all())
+    drawn = []
+    for seed in (3, 4, 3):
+        module.sample(seed)
+        drawn.append(module(weight).detach())
+    assert float(drawn[0].mean()) == pytest.approx(0.7, abs=4e-3)
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
+    assert bool((module.eval()(weight) == 1).all())
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6])

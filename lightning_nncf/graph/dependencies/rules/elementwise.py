@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_nncf.algorithms.pruning.labels import Ids
-from lightning_nncf.algorithms.pruning.rules.registry import rule
-from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Value, varying
+from lightning_nncf.graph.dependencies.labels import Ids
+from lightning_nncf.graph.dependencies.rules.registry import rule
+from lightning_nncf.graph.dependencies.values import WHOLE, Call, Value, varying
 
 __all__ = ["arithmetic", "keeping_zero", "losing_zero", "select_elements"]
 

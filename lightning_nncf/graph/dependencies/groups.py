@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nncf.algorithms.pruning.indices import pack, unpack
-from lightning_nncf.algorithms.pruning.labels import Ids, components
-from lightning_nncf.algorithms.pruning.propagation import Dependencies
-from lightning_nncf.algorithms.pruning.values import Link, Role
+from lightning_nncf.graph.dependencies.indices import pack, unpack
+from lightning_nncf.graph.dependencies.labels import Ids, components
+from lightning_nncf.graph.dependencies.propagation import Dependencies
+from lightning_nncf.graph.dependencies.values import Link, Role
 
 __all__ = ["Group", "Member", "Structure", "make_structure"]
 

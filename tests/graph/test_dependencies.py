@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_nncf.algorithms.pruning.groups import Structure, make_structure
-from lightning_nncf.algorithms.pruning.propagation import propagate
+from lightning_nncf.graph.dependencies.groups import Structure, make_structure
+from lightning_nncf.graph.dependencies.propagation import propagate
 from lightning_nncf.graph.trace import trace
 from tests.algorithms.pruning import networks
 from tests.algorithms.pruning.helpers import names_of, structure_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_nncf.algorithms.pruning.rules.registry import rule
-from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Value, varying
+from lightning_nncf.graph.dependencies.rules.registry import rule
+from lightning_nncf.graph.dependencies.values import WHOLE, Call, Value, varying
 
 __all__ = ["pooling", "reduction", "softmax"]
 

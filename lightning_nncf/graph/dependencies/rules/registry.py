@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from lightning_nncf.algorithms.pruning.values import Call, Value
+from lightning_nncf.graph.dependencies.values import Call, Value
 
 __all__ = ["RULES", "Rule", "rule"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lightning_nncf.algorithms.pruning.labels import Ids
-from lightning_nncf.algorithms.pruning.rules.registry import rule
-from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Value, varying
+from lightning_nncf.graph.dependencies.labels import Ids
+from lightning_nncf.graph.dependencies.rules.registry import rule
+from lightning_nncf.graph.dependencies.values import WHOLE, Call, Value, varying
 
 __all__ = ["attention", "matmul"]
 

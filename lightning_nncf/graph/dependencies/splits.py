@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from lightning_nncf.algorithms.pruning.labels import Entries, Ids
-from lightning_nncf.algorithms.pruning.values import Link, Records
+from lightning_nncf.graph.dependencies.labels import Entries, Ids
+from lightning_nncf.graph.dependencies.values import Link, Records
 
 __all__ = ["settle_splits"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_nncf.algorithms.pruning.labels import Ids
+from lightning_nncf.graph.dependencies.labels import Ids
 
 __all__ = ["blocks", "reshape_ids"]
 

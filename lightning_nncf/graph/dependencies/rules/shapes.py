@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nncf.algorithms.pruning.labels import Ids
-from lightning_nncf.algorithms.pruning.rules.registry import rule
-from lightning_nncf.algorithms.pruning.rules.reshaping import reshape_ids
-from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Value, varying
+from lightning_nncf.graph.dependencies.labels import Ids
+from lightning_nncf.graph.dependencies.rules.registry import rule
+from lightning_nncf.graph.dependencies.rules.reshaping import reshape_ids
+from lightning_nncf.graph.dependencies.values import WHOLE, Call, Value, varying
 
 __all__ = ["concatenation", "cutting", "expansion", "indexing", "padding", "permutation", "reshaping"]
 

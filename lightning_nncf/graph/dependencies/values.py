@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lightning_nncf.algorithms.pruning.labels import Entries, Ids
+from lightning_nncf.graph.dependencies.labels import Entries, Ids
 from lightning_nncf.graph.graph import OpNode
 
 __all__ = ["WHOLE", "Call", "Limits", "Link", "Records", "Role", "Value", "varying"]

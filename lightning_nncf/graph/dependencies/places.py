@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from lightning_nncf.algorithms.pruning.labels import Ids
-from lightning_nncf.algorithms.pruning.values import Value, varying
+from lightning_nncf.graph.dependencies.labels import Ids
+from lightning_nncf.graph.dependencies.values import Value, varying
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.hooks import HookSite
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import networkx as nx
 from torch import nn
 
-from lightning_nncf.algorithms.pruning.labels import Entries, Ids
-from lightning_nncf.algorithms.pruning.places import channels_by_place
-from lightning_nncf.algorithms.pruning.rules import RULES
-from lightning_nncf.algorithms.pruning.splits import settle_splits
-from lightning_nncf.algorithms.pruning.values import WHOLE, Call, Limits, Records, Value
+from lightning_nncf.graph.dependencies.labels import Entries, Ids
+from lightning_nncf.graph.dependencies.places import channels_by_place
+from lightning_nncf.graph.dependencies.rules import RULES
+from lightning_nncf.graph.dependencies.splits import settle_splits
+from lightning_nncf.graph.dependencies.values import WHOLE, Call, Limits, Records, Value
 from lightning_nncf.graph.graph import INPUT, OUTPUT, Edge, NetworkGraph, OpNode
 
 __all__ = ["Dependencies", "propagate"]

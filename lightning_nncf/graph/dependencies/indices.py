@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_nncf.algorithms.pruning.labels import Ids
+from lightning_nncf.graph.dependencies.labels import Ids
 
 __all__ = ["pack", "unpack"]
 
