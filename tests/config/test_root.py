@@ -93,7 +93,6 @@ def test_inline_json_text_is_read() -> None:
         ({"compression": [{"algorithm": "quantization"}, {"algorithm": "quantization"}]},
          ["`compression[1].algorithm` repeats 'quantization' of `compression[0]`"]),
         ({"target_device": "TPU"}, ["`target_device`", "'CPU'", "got 'TPU'"]),
-        ({**QUANTIZATION, "target_device": "GPU"}, ["`target_device`", "'GPU' is not available in this version"]),
         ({"input_info": {"sample_size": [1, 0]}}, ["`input_info.sample_size`", "at least 1", "[1, 0]"]),
         ({"input_info": [{"sample_size": [1]}, {}]}, ["`input_info[1].sample_size` is required"]),
         ({"input_info": {"sample_size": [1.5]}}, ["`input_info.sample_size[0]`", "integer", "1.5"]),

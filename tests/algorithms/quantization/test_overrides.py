@@ -37,7 +37,7 @@ def _compressed(device: str = "TRIAL", **quantization: Any) -> Quantization:
 def _formats(algorithm: Quantization) -> dict[str, tuple[int, str, bool]]:
     return {
         str(point.point): (point.config.bits, point.config.mode, point.config.per_channel)
-        for point in algorithm.setup.points
+        for point in algorithm.inserted.setup.points
     }
 
 
@@ -117,7 +117,7 @@ def test_an_override_brings_its_own_range_initialization() -> None:
     )
     found = {
         str(point.point): (entry.type, entry.num_init_samples)
-        for point, entry in zip(algorithm.setup.points, algorithm._ranges, strict=True)
+        for point, entry in zip(algorithm.inserted.setup.points, algorithm.inserted.ranges, strict=True)
     }
     assert {place for place, entry in found.items() if entry == ("min_max", 7)} == {"/relu:0"}
     assert set(found.values()) == {("min_max", 7), ("mean_min_max", 3)}
@@ -127,19 +127,23 @@ def test_signed_is_forced_or_left_to_the_data() -> None:
     algorithm = _compressed(
         activations={"signed": True}, scope_overrides={"activations": {"second": {"signed": False}}}
     )
-    signs = {str(point.point): point.config.signed for point in algorithm.setup.points if point.kind == "activation"}
+    signs = {
+        str(point.point): point.config.signed for point in algorithm.inserted.setup.points if point.kind == "activation"
+    }
     assert signs == {"/input:0": True, "/relu:0": False, "/relu:1": True, "/mean:0": True}
-    signs = {str(point.point): point.config.signed for point in _compressed().setup.points}
+    signs = {str(point.point): point.config.signed for point in _compressed().inserted.setup.points}
     assert set(signs.values()) == {None}
 
 
 def test_scales_are_shared_by_the_names_of_nncf_too() -> None:
     algorithm = _compressed(activations={"unified_scale_ops": [["_Net/Conv2d[second]/conv2d_0", "head"]]})
-    assert [{str(algorithm.setup.points[i].point) for i in group} for group in algorithm.setup.unified] == [
-        {"/relu:0", "/mean:0"}
+    assert [
+        {str(algorithm.inserted.setup.points[i].point) for i in group} for group in algorithm.inserted.setup.unified
+    ] == [{"/relu:0", "/mean:0"}]
+    places = [
+        i for i, point in enumerate(algorithm.inserted.setup.points) if str(point.point) in ("/relu:0", "/mean:0")
     ]
-    places = [i for i, point in enumerate(algorithm.setup.points) if str(point.point) in ("/relu:0", "/mean:0")]
-    assert algorithm.quantizers[places[0]] is algorithm.quantizers[places[1]]
+    assert algorithm.inserted.quantizers[places[0]] is algorithm.inserted.quantizers[places[1]]
     with pytest.raises(ScopeError, match=r"`activations.unified_scale_ops`: scope 'haed' .*'head"):
         _compressed(activations={"unified_scale_ops": [["second", "haed"]]})
 
@@ -154,4 +158,4 @@ def test_scales_are_shared_by_the_names_of_nncf_too() -> None:
 )
 def test_ends_of_the_network(inputs: bool, outputs: bool, expected: list[str]) -> None:
     algorithm = _compressed("ANY", quantize_inputs=inputs, quantize_outputs=outputs)
-    assert [str(point.point) for point in algorithm.setup.points if point.kind == "activation"] == expected
+    assert [str(point.point) for point in algorithm.inserted.setup.points if point.kind == "activation"] == expected

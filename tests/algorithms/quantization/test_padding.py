@@ -35,7 +35,7 @@ def _compressed(net: nn.Module, device: str = "VPU", **quantization: Any) -> Com
     x = torch.rand(2, 3, 6, 6)
     compressed = CompressedNetwork.build(net, _config(device, **quantization), trace(net, lambda: net(x)))
     algorithm = _algorithm(compressed)
-    for point, quantizer in zip(algorithm.setup.points, algorithm.quantizers, strict=True):
+    for point, quantizer in zip(algorithm.inserted.setup.points, algorithm.inserted.quantizers, strict=True):
         # the input has negative values, so that its padding stays zero
         low = -0.7 if point.kind == "weight" or str(point.point) == "/input:0" else 0.0
         quantizer.set_range(torch.tensor(low), torch.tensor(0.7))
@@ -51,7 +51,11 @@ def _algorithm(compressed: CompressedNetwork) -> Quantization:
 
 def _quantizer(compressed: CompressedNetwork, place: str) -> Quantizer:
     algorithm = _algorithm(compressed)
-    (found,) = (q for p, q in zip(algorithm.setup.points, algorithm.quantizers, strict=True) if str(p.point) == place)
+    (found,) = (
+        q
+        for p, q in zip(algorithm.inserted.setup.points, algorithm.inserted.quantizers, strict=True)
+        if str(p.point) == place
+    )
     return found
 
 

@@ -235,13 +235,6 @@ def test_weight_decay_is_advised_against_once(recwarn: pytest.WarningsRecorder) 
     assert sum("weight decay of 0.01 on weights" in str(warning.message) for warning in recwarn) == 1
 
 
-def test_noise_is_left_out_of_copies() -> None:
-    module = LearnedMask([2])
-    module.sample(1)
-    assert copy.deepcopy(module)._noise is None
-    assert module._noise is not None
-
-
 @pytest.mark.parametrize(("steps", "zeros"), [(40, 2811), (1, 92 + 9)], ids=["at the target", "far from it"])
 def test_freezing_makes_a_level_exact_that_was_nearly_reached(steps: int, zeros: int) -> None:
     # 4608 weights, of which 61 % are 2810.88; at most 2 % of them (92) move in a step and 0.2 % (9) in the end.
