@@ -36,8 +36,8 @@ class Quantizer(nn.Module, ABC):
         axis: Axis of the channels in the tensors to quantize, or -1 for one range per tensor.
         learning: How the range learns; default: its linear values, by their plain gradients.
 
-    A range that learns as a logarithm has it in its parameter, but linear values of double precision under the same
-    name in state dicts, which give the parameter back to the bit.
+    A range that learns as a logarithm has it in its parameter, but linear values under the same name in state dicts:
+    in double precision, from which the parameter comes back to the bit (to 2**-53 within 2**-28 of zero).
     """
 
     width: ClassVar[str]
