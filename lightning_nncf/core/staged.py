@@ -26,6 +26,9 @@ class StagedOptimizers:
         self.config = config
         self._optimizers: list[Optimizer] = []
         self._rates: list[float] = []
+        self.current = (0.0, 0.0)
+        """Learning rate and weight decay of the first parameter group in the latest step, for logging; the user's own
+        schedule may change them between steps."""
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Take the optimizers to act on."""
@@ -56,13 +59,8 @@ class StagedOptimizers:
         if decay is not None:
             for group in groups:
                 group["weight_decay"] = decay
-
-    def settings(self) -> tuple[float, float]:
-        """Return learning rate and weight decay of the first parameter group; zeros without an optimizer."""
-        if not self._optimizers:
-            return 0.0, 0.0
-        group = self._optimizers[0].param_groups[0]
-        return float(group["lr"]), float(group.get("weight_decay", 0.0))
+        if groups:
+            self.current = float(groups[0]["lr"]), float(groups[0].get("weight_decay", 0.0))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the learning rates from which the drop began."""

@@ -1,9 +1,14 @@
-"""Fits a module in two processes and writes every rank's state; run by test_ddp."""
+"""Fits a module in two processes and writes every rank's state; run by test_ddp.
+
+Arguments: folder, number of epochs, keys of quantization as JSON.
+"""
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +24,7 @@ INITIALIZER = {
 }
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, epochs: int, section: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     pl.seed_everything(1, verbose=False)
     module = Classifier()
@@ -30,7 +35,7 @@ def main(folder: Path) -> None:
             initial.update({name: value.clone() for name, value in pl_module.state_dict().items()})
 
     trainer = pl.Trainer(
-        max_epochs=1,
+        max_epochs=epochs,
         accelerator="cpu",
         devices=2,
         strategy="ddp",
@@ -39,11 +44,11 @@ def main(folder: Path) -> None:
         enable_model_summary=False,
         enable_checkpointing=False,
         default_root_dir=folder,
-        callbacks=[NNCFCallback(config(initializer=INITIALIZER), export_path=None), Keep()],
+        callbacks=[NNCFCallback(config(**{"initializer": INITIALIZER, **section}), export_path=None), Keep()],
     )
     trainer.fit(module, loader(), loader())
     torch.save({"initial": initial, "final": module.state_dict()}, folder / f"rank{trainer.global_rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))

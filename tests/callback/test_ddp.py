@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_two_processes_hold_the_same_ranges_bit_for_bit(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.callback.ddp_script", str(tmp_path)]
+STAGED = {
+    "params": {"activations_quant_start_epoch": 1, "weights_quant_start_epoch": 2},
+    "initializer": {"range": {"type": "percentile", "num_init_samples": 8}},
+}
+
+
+@pytest.mark.parametrize(("epochs", "section"), [(1, {}), (3, STAGED)], ids=["plain", "staged with percentiles"])
+def test_two_processes_hold_the_same_ranges_bit_for_bit(tmp_path: Path, epochs: int, section: dict[str, Any]) -> None:
+    command = [sys.executable, "-m", "tests.callback.ddp_script", str(tmp_path), str(epochs), json.dumps(section)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     result = subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False

@@ -167,7 +167,7 @@ class Quantization(Algorithm):
         found = observe(self.inserted)
         if self.optimizers is not None:
             enabled = [float(self.inserted.enabled(kind)) for kind in ("activation", "weight")]
-            found["staged"] = torch.tensor([*self.optimizers.settings(), *enabled], dtype=torch.float64)
+            found["staged"] = torch.tensor([*self.optimizers.current, *enabled], dtype=torch.float64)
         return found
 
     def rows(self) -> list[dict[str, Any]]:

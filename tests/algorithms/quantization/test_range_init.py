@@ -49,6 +49,35 @@ def test_the_published_ranges_of_zero_to_9999(
     assert item.config.signed is (False if mode == "symmetric" else None)
 
 
+@pytest.mark.parametrize("weight", [False, True], ids=["activation", "weight"])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "mode", "expected"),
+    [
+        ("threesigma", "symmetric", [16119.5]),
+        ("threesigma", "asymmetric", [-6119.5, 22239.0]),
+        ("percentile", "symmetric", [6789.0]),
+        ("percentile", "asymmetric", [3210.0, 3578.0]),
+        ("mean_percentile", "symmetric", [6789.0]),
+        ("mean_percentile", "asymmetric", [3210.0, 3578.0]),
+    ],
+)
+def test_the_published_ranges_that_leave_out_what_is_rare(
+    kind: RangeType, mode: str, expected: list[float], per_channel: bool, weight: bool
+) -> None:
+    picture = torch.arange(10000.0).reshape(1, 1, 100, 100)
+    # per tensor all channels are alike, per channel the last has half the values
+    x = torch.cat([picture, picture, picture / 2 if per_channel else picture], 1)
+    item = quantizer(mode, per_channel=per_channel)
+    parameter = nn.Parameter(x) if weight else None
+    task = RangeTask(name="q", quantizer=item, type=kind, percentiles=(32.10, 67.89), weight=parameter)
+    initialize_ranges([task], data([x, x], item))
+    for found, value in zip(values(item), expected, strict=True):
+        channels = [value, value, value / 2] if per_channel else [value]
+        assert found == [pytest.approx(channel, abs=1) for channel in channels]
+    assert item.config.signed is (False if mode == "symmetric" else None)
+
+
 class Network(nn.Module):
     """Two activations in a row, the second doubled; the first quantizer would change the second if it worked."""
 
@@ -208,7 +237,13 @@ def _distributed_worker(rank: int, folder: str) -> None:
 
     tasks = [RangeTask(name="shared", quantizer=shared, type="mean_min_max"), RangeTask(name="mixed", quantizer=mixed)]
     initialize_ranges(tasks, data(batches, forward, reduce=process_group_reduce))
-    torch.save([values(shared), values(mixed), mixed.config.signed], f"{folder}/rank{rank}.pt")
+    rare = []
+    for kind in ("percentile", "mean_percentile", "threesigma"):
+        item = quantizer("asymmetric", per_channel=True)
+        task = RangeTask(name=kind, quantizer=item, type=kind, percentiles=(5, 95))
+        initialize_ranges([task], data(batches, item, reduce=process_group_reduce))
+        rare.append(values(item))
+    torch.save([values(shared), values(mixed), mixed.config.signed, rare], f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -229,3 +264,8 @@ def test_two_processes_get_the_ranges_of_one(tmp_path: Path) -> None:
     torch.testing.assert_close(torch.tensor(first[0][0]) + torch.tensor(first[0][1]), top)
     torch.testing.assert_close(torch.tensor(first[1][0]), torch.cat(batches).amax((1, 2, 3)).mean().reshape(1))
     assert first[2] is False
+    # all values together, but for the width of a bucket
+    whole = torch.cat(batches).movedim(1, 0).flatten(1).double()
+    low, high = torch.quantile(whole, torch.tensor([0.05, 0.95], dtype=torch.float64), dim=1)
+    torch.testing.assert_close(torch.tensor(first[3][0][0]), low.float(), rtol=2**-7, atol=0)
+    torch.testing.assert_close(torch.tensor(first[3][0]).sum(0), high.float(), rtol=2**-7, atol=0)
