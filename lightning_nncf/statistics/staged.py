@@ -6,15 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from lightning_nncf.statistics.network_metric import NetworkMetric
 
 __all__ = ["StagedTraining"]
 
 
-class StagedTraining(Metric):
+class StagedTraining(NetworkMetric):
     """What the recipe of staged training has set: learning rate, weight decay, and which groups are compressed.
-
-    It is equal on all ranks, so nothing is reduced between them.
 
     Args:
         **kwargs: Arguments of `torchmetrics.Metric`.
@@ -25,12 +24,10 @@ class StagedTraining(Metric):
     {'learning_rate': 0.5, 'weight_decay': 0.0, 'activations_enabled': 1.0, 'weights_enabled': 0.0}
     """
 
-    full_state_update = False
-    is_differentiable = False
     values: Tensor
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(sync_on_compute=False, **kwargs)
+        super().__init__(**kwargs)
         self.add_state("values", torch.zeros(4, dtype=torch.float64), dist_reduce_fx=None)
 
     def update(self, staged: Tensor) -> None:
