@@ -87,6 +87,17 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
     return result
 
 
+def operator_of(node: Any) -> Any:
+    """Return the operator that a node of autograd differentiates, if it is one of a fake quantizer in eager mode.
+
+    The node holds what it needs as ``saved_tensors`` and ``settings``: together the arguments of the operator.
+
+    Args:
+        node: ``grad_fn`` of a tensor.
+    """
+    return _OPERATORS.get(type(node))
+
+
 def _is_plain() -> bool:
     """Return whether nothing but autograd looks at the call: then a function of ours is a third cheaper per call."""
     return not (
@@ -174,3 +185,6 @@ class _AsymmetricFormula(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         return (*reference.fake_quantize_asymmetric_backward(*grads, *ctx.saved_tensors, *ctx.settings), None, None)
+
+
+_OPERATORS = {_SymmetricKernel._backward_cls: _symmetric_op, _AsymmetricKernel._backward_cls: _asymmetric_op}
