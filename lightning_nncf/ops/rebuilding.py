@@ -17,7 +17,7 @@ from lightning_nncf.ops import dispatch
 
 __all__ = ["rebuild_in_backward"]
 
-_LEAST_BYTES = 4 << 20
+_LEAST_BYTES = 2 << 20
 """Smaller tensors are many, hold little, and would cost more calls than memory."""
 
 _SAVED_INPUTS = {"ConvolutionBackward0": "_raw_saved_input"}
@@ -36,7 +36,7 @@ def rebuild_in_backward(values: Any, result: Any) -> None:
 
     >>> from lightning_nncf.ops import fake_quantize_symmetric
     >>> weight = torch.ones(8, 8, 1, 1, requires_grad=True)
-    >>> x = fake_quantize_symmetric(torch.rand(1, 8, 512, 512), torch.ones(1, requires_grad=True), 0, 255, -1)
+    >>> x = fake_quantize_symmetric(torch.rand(1, 8, 256, 256), torch.ones(1, requires_grad=True), 0, 255, -1)
     >>> y = torch.nn.functional.conv2d(x, weight)
     >>> rebuild_in_backward(x, y)
     >>> torch.equal(y.grad_fn._saved_input, x)
