@@ -281,8 +281,8 @@ class Leave:
             return None
         frame = scope.close()
         above = frame.above
-        if frame.shadows and args:
-            rebuild_in_backward(args[0], result)
+        if frame.shadows:
+            rebuild_in_backward(result)
         try:
             slots = scope.outputs.get(frame.path) if scope.outputs else None
             if not slots or result is None:

@@ -90,7 +90,8 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
 def operator_of(node: Any) -> Any:
     """Return the operator that a node of autograd differentiates, if it is one of a fake quantizer in eager mode.
 
-    The node holds what it needs as ``saved_tensors`` and ``settings``: together the arguments of the operator.
+    The node holds what it needs as ``saved_tensors`` and ``settings``, together the arguments of the operator, and the
+    size of the result as ``nbytes``.
 
     Args:
         node: ``grad_fn`` of a tensor.
@@ -113,6 +114,7 @@ class _SymmetricKernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.settings = (quant_min, quant_max, axis)
+        ctx.nbytes = x.nbytes
         with _below_autograd():
             result: Tensor = _symmetric_op(x, scale, quant_min, quant_max, axis)
         return result
@@ -132,6 +134,7 @@ class _AsymmetricKernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, input_low, input_range)
         ctx.settings = (levels, axis)
+        ctx.nbytes = x.nbytes
         with _below_autograd():
             result: Tensor = _asymmetric_op(x, input_low, input_range, levels, axis)
         return result

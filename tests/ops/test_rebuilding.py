@@ -37,7 +37,7 @@ def test_what_a_convolution_kept_is_freed_and_is_the_same_when_asked_for(quantiz
     weight = torch.randn(4, 8, 3, 3, requires_grad=True)
     y = quantize(torch.randn(SHAPE).requires_grad_())
     z = nn.functional.conv2d(y, weight)
-    rebuild_in_backward(y, z)
+    rebuild_in_backward(z)
     values, gone = y.detach().clone(), weakref.ref(y.untyped_storage())
     del y
     assert gone() is None
@@ -70,14 +70,30 @@ def test_a_training_step_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) ->
     rebuilt = []
     follow = rebuilding._Recipe.follow
     monkeypatch.setattr(rebuilding._Recipe, "follow", lambda recipe: (rebuilt.append(1), follow(recipe))[1])
-    for least in (1 << 40, 2 << 20):
-        monkeypatch.setattr(rebuilding, "_LEAST_BYTES", least)
+    for least in (1 << 40, 0):
+        kept = (("_raw_saved_input", least), ("_raw_saved_weight", least))
+        monkeypatch.setattr(rebuilding, "_KEPT", {"ConvolutionBackward0": kept})
         module = copy.deepcopy(network).train()
         module(x).square().mean().backward()
         outcomes.append([parameter.grad for parameter in module.parameters()])
-        assert len(rebuilt) == (0 if least > 2 << 20 else 2)
+        assert len(rebuilt) == (0 if least else 6)  # inputs and weights of three convolutions
     for mine, theirs in zip(*outcomes, strict=True):
         assert torch.equal(mine, theirs)  # type: ignore[arg-type]
+
+
+def test_large_weights_are_freed_and_are_the_same_when_asked_for() -> None:
+    weight, scale = torch.randn(512, 512, 3, 3).requires_grad_(), torch.ones(512, 1, 1, 1, requires_grad=True)
+    shadow = fake_quantize_symmetric(weight, scale, -127, 127, 0)
+    z = nn.functional.conv2d(torch.randn(1, 512, 4, 4), shadow)
+    rebuild_in_backward(z)
+    values, gone = shadow.detach().clone(), weakref.ref(shadow.untyped_storage())
+    del shadow
+    assert gone() is None
+    assert z.grad_fn is not None
+    assert torch.equal(z.grad_fn._saved_weight, values)
+    z.sum().backward()
+    assert weight.grad is not None
+    assert scale.grad is not None
 
 
 def test_values_that_were_changed_in_place_are_an_error() -> None:
@@ -85,7 +101,7 @@ def test_values_that_were_changed_in_place_are_an_error() -> None:
     x = torch.randn(SHAPE)
     y = symmetric(x)
     z = nn.functional.conv2d(y, weight)
-    rebuild_in_backward(y, z)
+    rebuild_in_backward(z)
     x.add_(1)
     with pytest.raises(RuntimeError, match="modified in place"):
         torch.autograd.grad(z.sum(), weight)
@@ -96,7 +112,7 @@ def test_the_weights_alone_can_be_differentiated_after_the_trunk_was() -> None:
     y = symmetric(torch.randn(SHAPE).requires_grad_())
     results = [nn.functional.conv2d(y, weight) for weight in (one, two)]
     for result in results:
-        rebuild_in_backward(y, result)
+        rebuild_in_backward(result)
     results[0].sum().backward()
     (grad,) = torch.autograd.grad(results[1].sum(), two)
     torch.testing.assert_close(grad, y.detach().sum(dim=(0, 2, 3)).reshape(1, 8, 1, 1).expand(4, -1, -1, -1))
@@ -104,7 +120,7 @@ def test_the_weights_alone_can_be_differentiated_after_the_trunk_was() -> None:
 
 def kept(values: Tensor, result: Tensor) -> bool:
     """Whether what an operation saved is the tensor it was called with."""
-    rebuild_in_backward(values, result)
+    rebuild_in_backward(result)
     assert result.grad_fn is not None
     return bool(result.grad_fn._saved_input.data_ptr() == values.data_ptr())
 
@@ -128,8 +144,8 @@ def test_without_gradients_nothing_happens() -> None:
     y = symmetric(torch.randn(SHAPE))
     with torch.no_grad():
         z = nn.functional.conv2d(y, torch.randn(4, 8, 1, 1))
-    rebuild_in_backward(y, z)
-    rebuild_in_backward((y,), {"z": z})
+    rebuild_in_backward(z)
+    rebuild_in_backward({"z": z})
     assert z.grad_fn is None
 
 
@@ -141,7 +157,7 @@ def test_checkpointing_still_works() -> None:
     def run(x: Tensor) -> Tensor:
         y = fake_quantize_symmetric(x, scale, 0, 255, -1)
         z = nn.functional.conv2d(y, weight)
-        rebuild_in_backward(y, z)
+        rebuild_in_backward(z)
         return z.relu()
 
     expected = torch.autograd.grad(run(x).sum(), [weight, scale])
