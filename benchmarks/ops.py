@@ -8,10 +8,10 @@ longer the eager formula, ``torch.fake_quantize_*`` (no gradient of the range), 
 with ``--compile`` the compiled formula take for it. Everything alternates in one process; medians of the processor
 time of the thread with one thread, of wall time with more.
 
-Caches are emptied before every call, so that all of them find their tensors in memory, as a training step does. Shapes
-that fit into the caches are measured there: each call is the mean of several in a row. Rows go into
-``ops_<threads>.json`` and ``.md`` of the results, where they replace those of the same name, so that a table can be
-measured in parts.
+Every call is made twice, and caches are emptied between the two, so that all of them find their tensors in memory, as
+in a training step, and in the same state. Shapes that fit into the caches are measured there: each call is the mean of
+several in a row. Rows go into ``ops_<threads>.json`` and ``.md`` of the results, where they replace those of the same
+name, so that a table can be measured in parts.
 """
 
 from __future__ import annotations
@@ -90,10 +90,9 @@ class Clock:
             call()
         for _ in range(self.rounds):
             for name, call in calls.items():
+                call()
                 if self.repeats == 1:
                     self.room.add_(1)
-                else:
-                    call()
                 start = self.now()
                 for _ in range(self.repeats):
                     call()
