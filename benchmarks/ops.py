@@ -1,12 +1,17 @@
 """What the operators cost on the CPU, against the speed of memory and against the other ways to do the same.
 
-    python benchmarks/ops.py [--threads 1] [--rounds 15] [--compile] [--large] [--only 512x512]
+    python benchmarks/ops.py [--threads 1] [--rounds 15] [--compile] [--large] [--only 512x512] [--types bfloat16]
 
 For every operator, type, shape and layout: forward over a plain copy and backward over an addition of two tensors to a
 third, both into memory that is there already; forward and backward together through autograd, and how many times
 longer the eager formula, ``torch.fake_quantize_*`` (no gradient of the range), ``torch._fake_quantize_learnable_*`` and
 with ``--compile`` the compiled formula take for it. Everything alternates in one process; medians of the processor
-time of the thread with one thread, of wall time with more. Writes ``ops_<threads>.json`` and ``.md`` to the results.
+time of the thread with one thread, of wall time with more.
+
+Every call is made twice, and caches are emptied between the two, so that all of them find their tensors in memory, as
+in a training step, and in the same state. Shapes that fit into the caches are measured there: each call is the mean of
+several in a row. Rows go into ``ops_<threads>.json`` and ``.md`` of the results, where they replace those of the same
+name, so that a table can be measured in parts.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.machine import machine, write_results
+from benchmarks.machine import machine, read_results, write_results
 from lightning_nncf import ops
 from lightning_nncf.ops import binarization, masking, reference
 
@@ -35,6 +40,14 @@ SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((2, 96, 112, 112), (1,)),
 ]
 LARGE = ((128, 96, 112, 112), (1,))
+IN_CACHE = "16x512x7x7"
+BARS = {"64x64x56x56": (1.15, 1.3), "512x512x3x3": (1.15, 1.3), IN_CACHE: (2.0, 3.0)}
+"""What forward over copy and backward over addition may be at most, in float32 and bfloat16."""
+SLOWER, LARGER = 0.95, 3.0
+"""How many times longer any other way takes at least, and the eager ones on `FAR` shapes."""
+FAR = ("64x64x56x56", "128x96x112x112")
+ROW = ("type", "shape", "layout", "axis")
+OTHER_ROW = ("operator", "shape")
 Call = Callable[[], Any]
 
 
@@ -55,18 +68,47 @@ class EagerSymmetric(torch.autograd.Function):
         return (*reference.fake_quantize_symmetric_backward(grads[0], x, scale, *ctx.settings), None, None, None)
 
 
-def medians(calls: dict[str, Call], rounds: int, threads: int) -> dict[str, float]:
-    """Run all calls in turn and return the median of each in milliseconds."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for name in calls:
-        calls[name]()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = clock()
+class Clock:
+    """Times calls in turn.
+
+    Args:
+        rounds: How many times each.
+        threads: Threads that the calls use.
+        repeats: Calls in a row, of which the mean counts; with one, caches are emptied before.
+    """
+
+    def __init__(self, rounds: int, threads: int, repeats: int) -> None:
+        self.rounds = rounds
+        self.repeats = repeats
+        self.now = time.thread_time if threads == 1 else time.perf_counter
+        self.room = torch.zeros(1 << 24)  # 64 MiB
+
+    def medians(self, calls: dict[str, Call]) -> dict[str, float]:
+        """Return the median of each call in milliseconds."""
+        taken: dict[str, list[float]] = {name: [] for name in calls}
+        for call in calls.values():
             call()
-            taken[name].append(clock() - start)
-    return {name: 1e3 * statistics.median(values) for name, values in taken.items()}
+        for _ in range(self.rounds):
+            for name, call in calls.items():
+                call()
+                if self.repeats == 1:
+                    self.room.add_(1)
+                start = self.now()
+                for _ in range(self.repeats):
+                    call()
+                taken[name].append((self.now() - start) / self.repeats)
+        return {name: 1e3 * statistics.median(values) for name, values in taken.items()}
+
+
+def kernel(name: str) -> Callable[..., Any]:
+    """Return the kernel of an operator, as the backward and the forward of autograd call it."""
+    operator = getattr(torch.ops.lightning_nncf, name).default
+
+    def call(*arguments: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            return operator(*arguments)
+
+    return call
 
 
 def both_ways(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad: Tensor) -> Call:
@@ -75,20 +117,23 @@ def both_ways(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], grad:
     return lambda: torch.autograd.grad(function(*inputs), leaves, grad)
 
 
-def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, options: argparse.Namespace) -> dict[str, Any]:
+def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, clock: Clock, compiles: bool) -> dict[str, Any]:
     """Measure fake quantization of one tensor."""
     shape = [size if dim == axis else 1 for dim, size in enumerate(x.shape)] if axis >= 0 else [1]
     scale = torch.rand(shape) * 3 + 2
     low, width = -scale, 2 * scale
     room = torch.empty_like(x)
-    kernels = torch.ops.lightning_nncf
+    symmetric, asymmetric = kernel("fake_quantize_symmetric"), kernel("fake_quantize_asymmetric")
+    symmetric_backward, asymmetric_backward = (
+        kernel(f"fake_quantize_{which}_backward") for which in ("symmetric", "asymmetric")
+    )
     calls: dict[str, Call] = {
         "copy": lambda: room.copy_(x),
         "add": lambda: torch.add(grad, x, out=room),
-        "symmetric forward": lambda: kernels.fake_quantize_symmetric(x, scale, -128, 127, axis),
-        "symmetric backward": lambda: kernels.fake_quantize_symmetric_backward(grad, x, scale, -128, 127, axis),
-        "asymmetric forward": lambda: kernels.fake_quantize_asymmetric(x, low, width, 256, axis),
-        "asymmetric backward": lambda: kernels.fake_quantize_asymmetric_backward(grad, x, low, width, 256, axis),
+        "symmetric forward": lambda: symmetric(x, scale, -128, 127, axis),
+        "symmetric backward": lambda: symmetric_backward(grad, x, scale, -128, 127, axis),
+        "asymmetric forward": lambda: asymmetric(x, low, width, 256, axis),
+        "asymmetric backward": lambda: asymmetric_backward(grad, x, low, width, 256, axis),
     }
     leaf, scale_leaf = x.detach().requires_grad_(), scale.clone().requires_grad_()
     inputs = (leaf, scale_leaf)
@@ -116,11 +161,11 @@ def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, options: argparse.Name
                 (leaf, steps, zero_points),
                 grad,
             )
-    if options.compile:
+    if compiles:
         torch.compiler.reset()
         compiled = torch.compile(lambda a, b: ops.fake_quantize_symmetric(a, b, -128, 127, axis), fullgraph=True)
         calls["compiled"] = both_ways(compiled, inputs, grad)
-    ms = medians(calls, options.rounds, options.threads)
+    ms = clock.medians(calls)
     row = {
         "symmetric forward / copy": ms["symmetric forward"] / ms["copy"],
         "symmetric backward / add": ms["symmetric backward"] / ms["add"],
@@ -131,33 +176,50 @@ def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, options: argparse.Name
     row |= {
         f"{other} x": ms[other] / ms["both"] for other in ("eager", "torch", "learnable", "compiled") if other in ms
     }
-    return {name: round(value, 2) for name, value in row.items()}
+    return {name: round(value, 3 if name.endswith("ms") else 2) for name, value in row.items()}
 
 
-def other_rows(x: Tensor, grad: Tensor, options: argparse.Namespace) -> dict[str, dict[str, Any]]:
+def missed(row: dict[str, Any]) -> str:
+    """Name the bars that a row of fake quantization does not hold."""
+    found = []
+    bars = (
+        BARS.get(row["shape"]) if row["type"] != "float16" and (row["shape"] != IN_CACHE or row["axis"] >= 0) else None
+    )
+    for which in ("symmetric", "asymmetric"):
+        if bars and row[f"{which} forward / copy"] > bars[0]:
+            found.append(f"{which} forward")
+        if bars and row[f"{which} backward / add"] > bars[1]:
+            found.append(f"{which} backward")
+    for other in ("eager", "torch", "learnable", "compiled"):
+        least = LARGER if row["shape"] in FAR and other != "compiled" else SLOWER
+        if row.get(f"{other} x", least) < least:
+            found.append(other)
+    return ", ".join(found) or "none"
+
+
+def other_rows(x: Tensor, grad: Tensor, clock: Clock) -> dict[str, dict[str, Any]]:
     """Measure binarization and masking of one tensor; the backward of weight binarization costs nothing."""
     room = torch.empty_like(x)
     scale, threshold, seed = torch.tensor([1.0]), torch.full((1, x.shape[1], 1, 1), 0.5), torch.tensor([1])
     logits = torch.randn(x.shape)
-    kernels = torch.ops.lightning_nncf
     settings = (scale, threshold, 1)
     calls: dict[str, Call] = {
         "copy": lambda: room.copy_(x),
         "add": lambda: torch.add(grad, x, out=room),
-        "xnor": lambda: kernels.binarize_weights(x, True),
+        "xnor": lambda: kernel("binarize_weights")(x, True),
         "xnor eager": lambda: binarization.reference_weights(x, True),
-        "dorefa": lambda: kernels.binarize_weights(x, False),
+        "dorefa": lambda: kernel("binarize_weights")(x, False),
         "dorefa eager": lambda: binarization.reference_weights(x, False),
-        "activations": lambda: kernels.binarize_activations(x, *settings),
+        "activations": lambda: kernel("binarize_activations")(x, *settings),
         "activations eager": lambda: binarization.reference_activations(x, *settings),
-        "activations back": lambda: kernels.binarize_activations_backward(grad, x, *settings),
+        "activations back": lambda: kernel("binarize_activations_backward")(grad, x, *settings),
         "activations back eager": lambda: binarization.reference_activations_backward(grad, x, *settings),
-        "mask": lambda: kernels.sample_and_mask(x, logits, seed),
+        "mask": lambda: kernel("sample_and_mask")(x, logits, seed),
         "mask eager": lambda: masking.reference_masked(x, logits, seed),
-        "mask back": lambda: kernels.sample_and_mask_backward(grad, x, logits, seed),
+        "mask back": lambda: kernel("sample_and_mask_backward")(grad, x, logits, seed),
         "mask back eager": lambda: masking.reference_masked_backward(grad, x, logits, seed),
     }
-    ms = medians(calls, max(3, options.rounds // 3), options.threads)
+    ms = clock.medians(calls)
     rows = {}
     for name in ("xnor", "dorefa", "activations", "mask"):
         row = {"forward / copy": ms[name] / ms["copy"], "eager forward x": ms[f"{name} eager"] / ms[name]}
@@ -176,13 +238,24 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(f"| {line} |" for line in lines) + "\n"
 
 
+def merged(old: list[dict[str, Any]], new: list[dict[str, Any]], names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Put new rows into the places of old ones of the same name, which keep the columns that the new ones lack."""
+    rows = {tuple(row[name] for name in names): row for row in old}
+    for row in new:
+        key = tuple(row[name] for name in names)
+        rows[key] = rows.get(key, {}) | row
+    return list(rows.values())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", default="", help="shapes whose name holds this")
-    parser.add_argument("--compile", action="store_true", help="also the compiled formula, half a minute for each row")
+    parser.add_argument("--types", nargs="+", default=["float32", "bfloat16", "float16"])
+    parser.add_argument("--compile", action="store_true", help="also the compiled formula, which takes long to compile")
     parser.add_argument("--large", action="store_true", help="also NNCF's largest shape, which needs 8 GB")
+    parser.add_argument("--dry", action="store_true", help="write no file")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -193,22 +266,32 @@ def main() -> None:
         name = "x".join(map(str, shape))
         if options.only not in name:
             continue
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        clock = Clock(options.rounds, options.threads, 20 if name == IN_CACHE else 1)
+        for dtype in (getattr(torch, each) for each in options.types):
             for layout in (torch.contiguous_format, torch.channels_last):
                 x, grad = (torch.randn(shape).to(dtype).contiguous(memory_format=layout) for _ in range(2))
                 what = {"type": str(dtype)[6:], "shape": name, "layout": str(layout)[6:].removesuffix("_format")}
                 for axis in axes:
-                    row = what | {"axis": axis} | fake_quantize_row(x, grad, axis, options)
-                    rows.append(row)
-                    sys.stderr.write(f"{row}\n")
-                if dtype == torch.float32 and layout == torch.contiguous_format:
-                    for operator, values in other_rows(x, grad, options).items():
+                    row = what | {"axis": axis} | fake_quantize_row(x, grad, axis, clock, options.compile)
+                    rows.append(row | {"missed": missed(row)})
+                    sys.stderr.write(f"{rows[-1]}\n")
+                if dtype == torch.float32 and layout == torch.contiguous_format and (shape, axes) != LARGE:
+                    for operator, values in other_rows(x, grad, clock).items():
                         others.append({"operator": operator, "shape": name} | values)
                         sys.stderr.write(f"{others[-1]}\n")
-    name = f"ops_{options.threads}"
+    if not options.dry:
+        write(f"ops_{options.threads}", description, rows, others)
+
+
+def write(name: str, description: str, rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    """Write rows among those that are there already."""
+    old = read_results(name) or {}
+    rows = merged(old.get("fake quantization", []), rows, ROW)
+    rows = [row | {"missed": missed(row)} for row in rows]
+    others = merged(old.get("others", []), others, OTHER_ROW)
     write_results(name, {"operators": description, "fake quantization": rows, "others": others})
     where = machine()
-    heading = f"{where['processor']}, {options.threads} thread(s), torch {where['versions']['torch']}; {description}"
+    heading = f"{where['processor']}, {where['threads']} thread(s), torch {where['versions']['torch']}; {description}"
     text = f"# Operators\n\n{heading}. How it is measured: `benchmarks/ops.py`.\n\n{table(rows)}\n{table(others)}"
     (Path(__file__).parent / "results" / f"{name}.md").write_text(text)
 

@@ -56,7 +56,10 @@ def compiler_flags(device: str) -> tuple[str, ...]:
     strict = ("-fopenmp-simd", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
     on_x86 = platform.machine() in ("x86_64", "AMD64")
     capability = torch.backends.cpu.get_cpu_capability()
-    return (*common, *strict, *(_VECTOR_FLAGS.get(capability, ()) if on_x86 else ()))
+    vector = _VECTOR_FLAGS.get(capability, ()) if on_x86 else ()
+    if capability == "AVX512" and on_x86 and torch.cpu.get_capabilities().get("avx512_bf16", False):
+        vector = (*vector, "-mavx512bf16")
+    return (*common, *strict, *vector)
 
 
 def nvcc_flags() -> tuple[str, ...]:

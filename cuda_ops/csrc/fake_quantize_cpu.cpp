@@ -3,18 +3,17 @@
 // Work is cut into pieces whose size depends on the shape alone; every piece leaves its partial sums in its own slot,
 // and the slots are added in order. The result is the same for any number of threads.
 
-#include <limits>
 #include <memory>
 #include <vector>
 
-#include "grid.h"
+#include "grids_cpu.h"
 #include "simd_cpu.h"
 #include "tensors_cpu.h"
 
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 4096;   // elements of a piece of a row
+constexpr int64_t kPiece = 4096;  // elements of a piece of a row
 
 // Sums of one piece: of the gradient times the residual `x - y`, and of the gradients outside the range.
 template <typename A>
@@ -29,175 +28,169 @@ struct Sums {
 template <typename T>
 constexpr bool kDivides = !std::is_same_v<T, half_t> && !std::is_same_v<T, bfloat16_t>;
 
-// Quantizes and dequantizes; `divisor` is the step, or its reciprocal. NaN stays NaN.
+// Quantizes and dequantizes vectors of values; `divisor` is the step, or its reciprocal. NaN stays NaN.
 template <bool kSymmetric, bool kDivide, typename V>
-inline V fake_quantized(V x, V divisor, V step, V quant_min, V quant_max) {
-  const V ticks = V::min(quant_max, V::max(quant_min, kDivide ? x / divisor : x * divisor));
-  // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
-  return (kSymmetric ? V::round(ticks) : V::round(ticks) + V::set(0)) * step;
-}
+struct Quantizer {
+  V divisor, step, quant_min, quant_max;
 
-// Quantizes [first, last) as far as whole vectors go, two at a time while there are two.
-template <bool kSymmetric, typename V, typename T, typename A>
-inline void forward_part(const T* x, T* y, int64_t first, int64_t last, const Grid<A>& grid) {
-  constexpr bool kDivide = kDivides<T>;
-  const V step = V::set(grid.step), divisor = V::set(kDivide ? grid.step : A(1) / grid.step);
-  const V quant_min = V::set(grid.quant_min), quant_max = V::set(grid.quant_max);
-  const auto quantize = [&](V value) {
-    return fake_quantized<kSymmetric, kDivide>(value, divisor, step, quant_min, quant_max);
-  };
-  int64_t i = first;
-  for (; i + 2 * V::kWidth <= last; i += 2 * V::kWidth) {
-    const Pair<V> values = load_pair<V>(x + i);
-    store_pair(Pair<V>{quantize(values.first), quantize(values.second)}, y + i);
+  template <typename A>
+  static Quantizer of_one(const Grids<A>& grids, int64_t c) {
+    return {V::set((kDivide ? grids.step : grids.reciprocal)[c]), V::set(grids.step[c]), V::set(grids.quant_min[c]),
+            V::set(grids.quant_max[c])};
   }
-  if (i + V::kWidth <= last) quantize(V::load(x + i)).store(y + i);
+
+  template <typename A>
+  static Quantizer of_next(const Grids<A>& grids, int64_t c) {
+    return {V::load((kDivide ? grids.step : grids.reciprocal) + c), V::load(grids.step + c),
+            V::load(grids.quant_min + c), V::load(grids.quant_max + c)};
+  }
+
+  V operator()(V x) const {
+    const V ticks = V::min(quant_max, V::max(quant_min, kDivide ? x / divisor : x * divisor));
+    // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
+    return (kSymmetric ? V::round(ticks) : V::round(ticks) + V::set(0)) * step;
+  }
+};
+
+template <typename V, typename T, typename Q>
+inline void forward_one(const T* x, T* y, const Q& quantize) {
+  quantize(V::load(x)).store(y);
 }
 
-// A row that is no whole number of vectors ends with a vector over its last elements, some of them seen before.
+template <typename V, typename T, typename Q>
+inline void forward_pair(const T* x, T* y, const Q& first, const Q& second) {
+  store_pair(first(V::load(x)), second(V::load(x + V::kWidth)), y);
+}
+
+// A row that is no whole number of vectors ends with vectors over its last elements, some of them seen before.
 template <bool kSymmetric, typename T, typename A>
-inline void forward_row(const T* x, T* y, int64_t count, const Grid<A>& grid) {
+inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, int64_t c) {
   using V = Vector<A>;
-  if (count < V::kWidth) {
-    for (int64_t i = 0; i < count; ++i) forward_part<kSymmetric, Lanes<A, 1>>(x, y, i, i + 1, grid);
+  using One = Lanes<A, 1>;
+  constexpr int64_t kWidth = V::kWidth;
+  if (count < kWidth) {
+    const auto quantize = Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c);
+    for (int64_t i = 0; i < count; ++i) forward_one<One>(x + i, y + i, quantize);
     return;
   }
-  forward_part<kSymmetric, V>(x, y, 0, count, grid);
-  if (count % V::kWidth != 0) forward_part<kSymmetric, V>(x, y, count - V::kWidth, count, grid);
+  const auto quantize = Quantizer<kSymmetric, kDivides<T>, V>::of_one(grids, c);
+  int64_t i = 0;
+  for (; i + 2 * kWidth <= count; i += 2 * kWidth) forward_pair<V>(x + i, y + i, quantize, quantize);
+  const int64_t rest = count - i;
+  if (rest > kWidth && i > 0) {
+    forward_pair<V>(x + count - 2 * kWidth, y + count - 2 * kWidth, quantize, quantize);
+  } else if (rest > 0) {
+    if (rest > kWidth) forward_one<V>(x + i, y + i, quantize);
+    forward_one<V>(x + count - kWidth, y + count - kWidth, quantize);
+  }
 }
 
-// One vector of the backward: stores the gradient of x and returns the sums of its lanes. Where that gradient takes the
-// place of the result's, only what changes is stored.
+// The sums of every lane.
 template <typename V>
 struct Parts {
   V inside, above, below;
 };
 
-template <typename V, typename T>
-inline Parts<V> backward_vector(const T* grad, const T* x, T* grad_x, V reciprocal, V step, V low, V high) {
-  const V value = V::load(x);
-  const V g = V::load(grad);
-  const auto over = value > high;
-  const auto under = low > value;
-  const auto outside = V::either(over, under);
-  const V passed = V::drop(outside, g);
-  if (grad != grad_x || V::any(outside)) passed.store_unrounded(grad_x);
-  const V clipped = V::min(high, V::max(low, value));
-  const V residual = V::minus_product(clipped, V::round(clipped * reciprocal), step);
-  return {passed * residual, V::keep(over, g), V::keep(under, g)};
-}
+// The backward of vectors: stores the gradient of x and adds to the sums. Where that gradient takes the place of the
+// result's, only what changes is stored.
+template <typename V>
+struct Slope {
+  V reciprocal, step, low, high;
 
-template <typename V, typename T, typename A>
-inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, const Grid<A>& grid) {
-  const V step = V::set(grid.step), reciprocal = V::set(A(1) / grid.step);
-  const V low = V::set(grid.low), high = V::set(grid.high);
-  V inside = V::set(0), above = V::set(0), below = V::set(0);
-  int64_t i = 0;
-  for (; i + V::kWidth <= count; i += V::kWidth) {
-    const Parts<V> parts = backward_vector(grad + i, x + i, grad_x + i, reciprocal, step, low, high);
-    inside = inside + parts.inside;
-    above = above + parts.above;
-    below = below + parts.below;
-  }
-  if (i < count) {
-    const int64_t at = count - V::kWidth;
-    const Parts<V> parts = backward_vector(grad + at, x + at, grad_x + at, reciprocal, step, low, high);
-    const auto fresh = V::last(int(count - i));
-    inside = inside + V::keep(fresh, parts.inside);
-    above = above + V::keep(fresh, parts.above);
-    below = below + V::keep(fresh, parts.below);
-  }
-  return {inside.sum(), above.sum(), below.sum()};
-}
-
-template <typename T, typename A>
-inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, const Grid<A>& grid) {
-  using V = Vector<A>;
-  return count < V::kWidth ? backward_part<Lanes<A, 1>>(grad, x, grad_x, count, grid)
-                           : backward_part<V>(grad, x, grad_x, count, grid);
-}
-
-// The grids of all channels, one array for each part, for tensors whose channels are next to each other.
-template <typename A>
-struct Columns {
-  std::vector<A> step, reciprocal, low, high, quant_min, quant_max;
-
-  explicit Columns(const std::vector<Grid<A>>& grids) {
-    for (const Grid<A>& grid : grids) {
-      step.push_back(grid.step);
-      reciprocal.push_back(A(1) / grid.step);
-      low.push_back(grid.low);
-      high.push_back(grid.high);
-      quant_min.push_back(grid.quant_min);
-      quant_max.push_back(grid.quant_max);
-    }
+  template <typename T>
+  void operator()(const T* grad, const T* x, T* grad_x, Parts<V>& sums) const {
+    const V value = V::load(x);
+    const V g = V::load(grad);
+    const auto over = value > high;
+    const auto under = low > value;
+    const auto outside = V::either(over, under);
+    const V passed = V::drop(outside, g);
+    if (grad != grad_x || V::any(outside)) passed.store_unrounded(grad_x);
+    const V clipped = V::min(high, V::max(low, value));
+    const V residual = V::minus_product(clipped, V::round(clipped * reciprocal), step);
+    sums.inside = V::plus_product(sums.inside, passed, residual);
+    sums.above = V::plus_where(sums.above, over, g);
+    sums.below = V::plus_where(sums.below, under, g);
   }
 };
 
-// The same grids in the order in which `load_pair` brings the values of `T`.
-template <typename T, typename A>
-std::vector<Grid<A>> paired(const std::vector<Grid<A>>& grids) {
-  constexpr int kWidth = Vector<A>::kWidth;
-  std::vector<Grid<A>> ordered = grids;
-  for (size_t c = 0; c + 2 * kWidth <= grids.size(); c += 2 * kWidth) {
-    for (int i = 0; i < 2 * kWidth; ++i) ordered[c + pair_position<Vector<A>, T>(i)] = grids[c + i];
-  }
-  return ordered;
+// Adds the sums of a vector to those of the vectors before it.
+template <typename V, typename Mask>
+inline void add_parts(Parts<V>& sums, const Parts<V>& more, Mask fresh) {
+  sums.inside = V::plus_where(sums.inside, fresh, more.inside);
+  sums.above = V::plus_where(sums.above, fresh, more.above);
+  sums.below = V::plus_where(sums.below, fresh, more.below);
 }
 
-template <bool kSymmetric, typename T, typename A>
-inline void forward_columns(const T* x, T* y, int64_t count, const Columns<A>& columns) {
+template <typename V, typename T, typename A>
+inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, const Grids<A>& grids, int64_t c) {
+  const Slope<V> slope{V::set(grids.reciprocal[c]), V::set(grids.step[c]), V::set(grids.low[c]), V::set(grids.high[c])};
+  Parts<V> sums{V::set(0), V::set(0), V::set(0)};
+  int64_t i = 0;
+  for (; i + V::kWidth <= count; i += V::kWidth) slope(grad + i, x + i, grad_x + i, sums);
+  if (i < count) {
+    // The last elements, some of them seen before: only the others are added.
+    const int64_t at = count - V::kWidth;
+    Parts<V> more{V::set(0), V::set(0), V::set(0)};
+    slope(grad + at, x + at, grad_x + at, more);
+    add_parts(sums, more, V::last(int(count - i)));
+  }
+  return {sums.inside.sum(), sums.above.sum(), sums.below.sum()};
+}
+
+template <typename T, typename A>
+inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, const Grids<A>& grids, int64_t c) {
   using V = Vector<A>;
-  using One = Lanes<A, 1>;
-  constexpr bool kDivide = kDivides<T>;
-  const A* divisors = kDivide ? columns.step.data() : columns.reciprocal.data();
-  const A* steps = columns.step.data();
-  const A* mins = columns.quant_min.data();
-  const A* maxs = columns.quant_max.data();
-  const V lowest = V::set(mins[0]), highest = V::set(maxs[0]);
-  const auto quantize = [&](V value, int64_t c) {
-    return fake_quantized<kSymmetric, kDivide>(value, V::load(divisors + c), V::load(steps + c),
-                                               kSymmetric ? lowest : V::load(mins + c),
-                                               kSymmetric ? highest : V::load(maxs + c));
-  };
-  int64_t c = 0;
-  for (; c + 2 * V::kWidth <= count; c += 2 * V::kWidth) {
-    const Pair<V> values = load_pair<V>(x + c);
-    store_pair(Pair<V>{quantize(values.first, c), quantize(values.second, c + V::kWidth)}, y + c);
-  }
-  if (c + V::kWidth <= count) {
-    quantize(V::load(x + c), c).store(y + c);
-    c += V::kWidth;
-  }
-  for (; c < count; ++c) {
-    fake_quantized<kSymmetric, kDivide>(One::load(x + c), One::set(divisors[c]), One::set(steps[c]), One::set(mins[c]),
-                                        One::set(maxs[c]))
-        .store(y + c);
-  }
+  return count < V::kWidth ? backward_part<Lanes<A, 1>>(grad, x, grad_x, count, grids, c)
+                           : backward_part<V>(grad, x, grad_x, count, grids, c);
 }
 
 // Rows of neighbouring channels taken at once: more would be too many streams of memory for wide types.
 template <typename T>
 constexpr int64_t kTogether = sizeof(T) == 2 ? 8 : 2;
 
-// Goes down `rows` rows vector by vector, so that the grids and the sums are loaded once for all of them.
+// Asks for memory that comes next: going down rows, the machine does not see the order.
+template <typename T>
+inline void prefetch(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLine / int64_t(sizeof(T))) __builtin_prefetch(from + i);
+}
+
+// Goes down `rows` rows vector by vector, so that the grids are loaded once for all of them.
+template <bool kSymmetric, typename T, typename A>
+inline void forward_columns(const T* x, T* y, int64_t channels, int64_t rows, const Grids<A>& grids) {
+  using V = Vector<A>;
+  using One = Lanes<A, 1>;
+  const int64_t count = channels * rows;
+  int64_t c = 0;
+  for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) {
+    const auto first = Quantizer<kSymmetric, kDivides<T>, V>::of_next(grids, c);
+    const auto second = Quantizer<kSymmetric, kDivides<T>, V>::of_next(grids, c + V::kWidth);
+    for (int64_t at = c; at < count; at += channels) forward_pair<V>(x + at, y + at, first, second);
+  }
+  if (c + V::kWidth <= channels) {
+    const auto quantize = Quantizer<kSymmetric, kDivides<T>, V>::of_next(grids, c);
+    for (int64_t at = c; at < count; at += channels) forward_one<V>(x + at, y + at, quantize);
+    c += V::kWidth;
+  }
+  for (; c < channels; ++c) {
+    const auto quantize = Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c);
+    for (int64_t at = c; at < count; at += channels) forward_one<One>(x + at, y + at, quantize);
+  }
+}
+
+// The same for the backward, the sums in arrays of one value for each channel.
 template <typename V, typename T, typename A>
 inline int64_t backward_columns(const T* grad, const T* x, T* grad_x, int64_t c, int64_t channels, int64_t rows,
-                                const Columns<A>& columns, A* inside, A* above, A* below) {
+                                const Grids<A>& grids, A* inside, A* above, A* below) {
+  const int64_t count = channels * rows;
   for (; c + V::kWidth <= channels; c += V::kWidth) {
-    const V reciprocal = V::load(columns.reciprocal.data() + c), step = V::load(columns.step.data() + c);
-    const V low = V::load(columns.low.data() + c), high = V::load(columns.high.data() + c);
-    V in = V::load(inside + c), over = V::load(above + c), under = V::load(below + c);
-    for (int64_t row = 0; row < rows; ++row) {
-      const int64_t at = row * channels + c;
-      const Parts<V> parts = backward_vector(grad + at, x + at, grad_x + at, reciprocal, step, low, high);
-      in = in + parts.inside;
-      over = over + parts.above;
-      under = under + parts.below;
-    }
-    in.store(inside + c);
-    over.store(above + c);
-    under.store(below + c);
+    const Slope<V> slope{V::load(grids.reciprocal + c), V::load(grids.step + c), V::load(grids.low + c),
+                         V::load(grids.high + c)};
+    Parts<V> sums{V::load(inside + c), V::load(above + c), V::load(below + c)};
+    for (int64_t at = c; at < count; at += channels) slope(grad + at, x + at, grad_x + at, sums);
+    sums.inside.store(inside + c);
+    sums.above.store(above + c);
+    sums.below.store(below + c);
   }
   return c;
 }
@@ -217,19 +210,21 @@ inline void each_row(int64_t begin, int64_t end, const Layout& layout, const F& 
 }
 
 template <typename T, typename A, bool kSymmetric>
-void forward(const T* x, T* y, const Layout& layout, const std::vector<Grid<A>>& grids) {
+void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
   if (layout.inner > 1 || layout.channels == 1) {
     return torch::stable::parallel_for(0, layout.numel(), kGrain, [&](int64_t begin, int64_t end) {
       each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
-        forward_row<kSymmetric>(x + at, y + at, count, grids[channel]);
+        forward_row<kSymmetric>(x + at, y + at, count, grids, channel);
       });
     });
   }
-  const Columns<A> columns(paired<T>(grids));
   const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
   torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      forward_columns<kSymmetric>(x + row * layout.channels, y + row * layout.channels, layout.channels, columns);
+    for (int64_t row = begin; row < end; row += kTogether<T>) {
+      const int64_t at = row * layout.channels, group = kTogether<T> * layout.channels;
+      prefetch(x + at + group, group);
+      prefetch(y + at + group, group);
+      forward_columns<kSymmetric>(x + at, y + at, layout.channels, std::min(kTogether<T>, end - row), grids);
     }
   });
 }
@@ -243,7 +238,7 @@ inline void add(Sums<double>& total, const Sums<A>& part) {
 
 template <typename T, typename A>
 std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                        const std::vector<Grid<A>>& grids) {
+                                        const Grids<A>& grids) {
   const int64_t rows = layout.outer * layout.channels;
   const int64_t pieces = (layout.inner + kPiece - 1) / kPiece;
   const int64_t length = std::min(layout.inner, kPiece);
@@ -254,7 +249,7 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
     for (int64_t i = begin; i < end; ++i) {
       const int64_t at = row * layout.inner + piece * length;
       const int64_t count = std::min(length, layout.inner - piece * length);
-      parts[i] = backward_row(grad + at, x + at, grad_x + at, count, grids[channel]);
+      parts[i] = backward_row(grad + at, x + at, grad_x + at, count, grids, channel);
       if (++piece == pieces) {
         piece = 0;
         ++row;
@@ -272,35 +267,40 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
 
 template <typename T, typename A>
 std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                               const std::vector<Grid<A>>& grids) {
-  const Columns<A> columns(grids);
+                                               const Grids<A>& grids) {
   const int64_t channels = layout.channels;
+  const int64_t stride = whole_lines<A>(channels);
   const int64_t length = std::clamp<int64_t>(kGrain / channels, 16, 512);  // rows of a piece
   const int64_t pieces = (layout.outer + length - 1) / length;
-  std::vector<A> parts(pieces * channels * 3, A(0));
+  const auto parts = aligned_array<A>(pieces * stride * 3);
   const int64_t grain = std::max<int64_t>(1, kGrain / (length * channels));
   torch::stable::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
     for (int64_t piece = begin; piece < end; ++piece) {
-      A* inside = parts.data() + piece * channels * 3;
-      A* above = inside + channels;
-      A* below = above + channels;
+      A* inside = parts.get() + piece * stride * 3;
+      A* above = inside + stride;
+      A* below = above + stride;
+      std::fill(inside, inside + 3 * stride, A(0));
       const int64_t last = std::min(layout.outer, (piece + 1) * length);
       for (int64_t row = piece * length; row < last; row += kTogether<T>) {
         const int64_t rows = std::min(kTogether<T>, last - row);
         const T* g = grad + row * channels;
         const T* values = x + row * channels;
         T* result = grad_x + row * channels;
+        const int64_t group = kTogether<T> * channels;
+        prefetch(g + group, group);
+        prefetch(values + group, group);
+        if (result != g) prefetch(result + group, group);
         const int64_t done =
-            backward_columns<Vector<A>>(g, values, result, 0, channels, rows, columns, inside, above, below);
-        backward_columns<Lanes<A, 1>>(g, values, result, done, channels, rows, columns, inside, above, below);
+            backward_columns<Vector<A>>(g, values, result, 0, channels, rows, grids, inside, above, below);
+        backward_columns<Lanes<A, 1>>(g, values, result, done, channels, rows, grids, inside, above, below);
       }
     }
   });
   std::vector<Sums<double>> totals(channels);
   for (int64_t piece = 0; piece < pieces; ++piece) {
-    const A* inside = parts.data() + piece * channels * 3;
+    const A* inside = parts.get() + piece * stride * 3;
     for (int64_t c = 0; c < channels; ++c) {
-      add(totals[c], Sums<A>{inside[c], inside[channels + c], inside[2 * channels + c]});
+      add(totals[c], Sums<A>{inside[c], inside[stride + c], inside[2 * stride + c]});
     }
   }
   return totals;
@@ -309,26 +309,11 @@ std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* gra
 // Sums in units of the gradient: the residuals divided by the step, and y - x instead of x - y.
 template <typename T, typename A>
 std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                   const std::vector<Grid<A>>& grids) {
+                                   const Grids<A>& grids) {
   auto totals = layout.inner == 1 && layout.channels > 1 ? backward_all_columns<T, A>(grad, x, grad_x, layout, grids)
                                                          : backward_rows<T, A>(grad, x, grad_x, layout, grids);
-  for (size_t c = 0; c < totals.size(); ++c) totals[c].inside /= -double(grids[c].step);
+  for (size_t c = 0; c < totals.size(); ++c) totals[c].inside /= -double(grids.step[c]);
   return totals;
-}
-
-template <bool kSymmetric, typename A>
-std::vector<Grid<A>> grids_of(const std::vector<A>& first, const std::vector<A>& second, int64_t quant_min,
-                              int64_t quant_max) {
-  std::vector<Grid<A>> grids(first.size());
-  for (size_t c = 0; c < first.size(); ++c) {
-    if constexpr (kSymmetric) {
-      grids[c] = symmetric_grid(first[c], quant_min, quant_max);
-    } else {
-      grids[c] = asymmetric_grid(first[c], second[c], quant_max - quant_min + 1);
-    }
-    if (grids[c].step != grids[c].step) grids[c].step = std::numeric_limits<A>::quiet_NaN();
-  }
-  return grids;
 }
 
 template <bool kSymmetric>
@@ -347,8 +332,7 @@ Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, i
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    const std::vector<A> others = kSymmetric ? std::vector<A>{} : values_of<A>(second);
-    const auto grids = grids_of<kSymmetric, A>(values_of<A>(first), others, quant_min, quant_max);
+    const auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
     forward<T, A, kSymmetric>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout,
                               grids);
   });
@@ -380,8 +364,7 @@ Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    const std::vector<A> others = kSymmetric ? std::vector<A>{} : values_of<A>(second);
-    const auto grids = grids_of<kSymmetric, A>(values_of<A>(first), others, quant_min, quant_max);
+    const auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
     result.sums = backward<T, A>(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
                                  static_cast<T*>(result.of_x.data_ptr()), layout, grids);
   });

@@ -1,6 +1,8 @@
 // What the CPU kernels share: types at run time, the values of parameters, results.
 #pragma once
 
+#include <cstdlib>
+#include <memory>
 #include <vector>
 
 #include "buffers_cpu.h"
@@ -10,6 +12,30 @@
 namespace lightning_nncf {
 
 constexpr int64_t kGrain = 32768;  // elements worth a thread
+
+constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vector
+
+struct Release {
+  void operator()(void* block) const { std::free(block); }
+};
+
+template <typename A>
+using Array = std::unique_ptr<A[], Release>;
+
+// The next number of values that fills whole cache lines.
+template <typename A>
+constexpr int64_t whole_lines(int64_t count) {
+  constexpr int64_t kValues = kLine / sizeof(A);
+  return (count + kValues - 1) / kValues * kValues;
+}
+
+// An array that begins at a cache line; its values are not set.
+template <typename A>
+Array<A> aligned_array(int64_t count) {
+  void* block = std::aligned_alloc(kLine, whole_lines<A>(std::max<int64_t>(count, 1)) * sizeof(A));
+  STD_TORCH_CHECK(block != nullptr, "cannot allocate ", count, " values");
+  return Array<A>(static_cast<A*>(block));
+}
 
 // Calls `body` with a value of the storage type and one of the computation type.
 template <typename F>

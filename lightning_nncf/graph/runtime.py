@@ -17,6 +17,7 @@ from lightning_nncf.graph.addresses import child_call_path, function_name
 from lightning_nncf.graph.recompute import Resume, Watch
 from lightning_nncf.graph.slots import Change, SharedChange, Slot
 from lightning_nncf.graph.values import replace_tensors, tensors_in
+from lightning_nncf.ops.rebuilding import rebuild_in_backward
 
 __all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope"]
 
@@ -280,6 +281,8 @@ class Leave:
             return None
         frame = scope.close()
         above = frame.above
+        if frame.shadows:
+            rebuild_in_backward(result)
         try:
             slots = scope.outputs.get(frame.path) if scope.outputs else None
             if not slots or result is None:

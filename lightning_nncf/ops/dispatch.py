@@ -87,6 +87,18 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
     return result
 
 
+def operator_of(node: Any) -> Any:
+    """Return the operator that a node of autograd differentiates, if it is one of a fake quantizer in eager mode.
+
+    The node holds what it needs as ``saved_tensors`` and ``settings``, together the arguments of the operator, and the
+    size of the result as ``nbytes``.
+
+    Args:
+        node: ``grad_fn`` of a tensor.
+    """
+    return _OPERATORS.get(type(node))
+
+
 def _is_plain() -> bool:
     """Return whether nothing but autograd looks at the call: then a function of ours is a third cheaper per call."""
     return not (
@@ -102,6 +114,7 @@ class _SymmetricKernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.settings = (quant_min, quant_max, axis)
+        ctx.nbytes = x.nbytes
         with _below_autograd():
             result: Tensor = _symmetric_op(x, scale, quant_min, quant_max, axis)
         return result
@@ -121,6 +134,7 @@ class _AsymmetricKernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, input_low, input_range)
         ctx.settings = (levels, axis)
+        ctx.nbytes = x.nbytes
         with _below_autograd():
             result: Tensor = _asymmetric_op(x, input_low, input_range, levels, axis)
         return result
@@ -174,3 +188,6 @@ class _AsymmetricFormula(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         return (*reference.fake_quantize_asymmetric_backward(*grads, *ctx.saved_tensors, *ctx.settings), None, None)
+
+
+_OPERATORS = {_SymmetricKernel._backward_cls: _symmetric_op, _AsymmetricKernel._backward_cls: _asymmetric_op}

@@ -41,8 +41,9 @@ def belongs_to_backward(grad: Tensor) -> bool:
 
 def _holders(grad: Tensor) -> tuple[int, int, int]:
     """Count who holds the Python object, the tensor and its memory."""
-    storage: Any = grad.untyped_storage()
-    return sys.getrefcount(grad), grad._use_count(), torch._C._storage_Use_Count(storage._cdata)
+    tensor: Any = grad
+    memory = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
+    return sys.getrefcount(grad), tensor._use_count(), memory
 
 
 def _seen_by_backward(grad: Tensor) -> tuple[int, int, int]:

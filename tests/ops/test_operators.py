@@ -52,6 +52,10 @@ def test_operators_keep_the_contract_of_pytorch(name: str, axis: int) -> None:
         opcheck(OPS.fake_quantize_asymmetric.default, (x, low, width, 256, axis)),
         opcheck(OPS.fake_quantize_symmetric_backward.default, (grad, plain[0], plain[1], -128, 127, axis)),
         opcheck(OPS.fake_quantize_asymmetric_backward.default, (grad, plain[0], plain[2], plain[3], 256, axis)),
+        opcheck(OPS.fake_quantize_symmetric_backward_.default, (grad.clone(), plain[0], plain[1], -128, 127, axis)),
+        opcheck(
+            OPS.fake_quantize_asymmetric_backward_.default, (grad.clone(), plain[0], plain[2], plain[3], 256, axis)
+        ),
     ]
     assert all(set(result.values()) == {"SUCCESS"} for result in results)
 

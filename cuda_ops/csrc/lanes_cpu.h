@@ -1,0 +1,80 @@
+// Vectors as plain loops that the compiler vectorizes as it can; with one lane, the scalar form of every kernel.
+#pragma once
+
+#include "convert_cpu.h"
+
+namespace lightning_nncf {
+
+// `Width` lanes of `A` in plain C++; with one lane this is the scalar form of every kernel.
+template <typename A, int Width>
+struct Lanes {
+  using Scalar = A;
+  using Mask = Lanes;  // 1 or 0 in every lane
+  static constexpr int kWidth = Width;
+  A v[Width];
+
+  static Lanes set(A value) {
+    Lanes r;
+    for (int i = 0; i < Width; ++i) r.v[i] = value;
+    return r;
+  }
+  template <typename T>
+  static Lanes load(const T* from) {
+    Lanes r;
+    widen(from, r.v, Width);
+    return r;
+  }
+  template <typename T>
+  void store(T* to) const {
+    narrow(v, to, Width);
+  }
+  template <typename T>
+  void store_unrounded(T* to) const {
+    narrow(v, to, Width);
+  }
+  template <typename F>
+  static Lanes each(const Lanes& a, const Lanes& b, const F& f) {
+    Lanes r;
+    for (int i = 0; i < Width; ++i) r.v[i] = f(a.v[i], b.v[i]);
+    return r;
+  }
+  friend Lanes operator+(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x + y; }); }
+  friend Lanes operator-(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x - y; }); }
+  friend Lanes operator*(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x * y; }); }
+  friend Lanes operator/(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x / y; }); }
+  friend Lanes operator>(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return A(x > y); }); }
+  friend Lanes operator>=(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return A(x >= y); }); }
+  // Of two values the second where either is NaN.
+  static Lanes max(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x > y ? x : y; }); }
+  static Lanes min(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x < y ? x : y; }); }
+  static Lanes round(const Lanes& a) { return each(a, a, [](A x, A) { return std::rint(x); }); }
+  // a - b * c and a + b * c, rounded once where the machine can.
+  static Lanes minus_product(const Lanes& a, const Lanes& b, const Lanes& c) { return a - b * c; }
+  static Lanes plus_product(const Lanes& a, const Lanes& b, const Lanes& c) { return a + b * c; }
+  static Lanes plus_where(const Lanes& a, const Mask& mask, const Lanes& b) { return a + keep(mask, b); }
+  static Lanes keep(const Mask& mask, const Lanes& a) {
+    return each(mask, a, [](A m, A x) { return m != A(0) ? x : A(0); });
+  }
+  static Lanes drop(const Mask& mask, const Lanes& a) {
+    return each(mask, a, [](A m, A x) { return m != A(0) ? A(0) : x; });
+  }
+  static Mask either(const Mask& a, const Mask& b) { return max(a, b); }
+  static Mask both(const Mask& a, const Mask& b) { return min(a, b); }
+  static bool any(const Mask& mask) {
+    bool found = false;
+    for (int i = 0; i < Width; ++i) found |= mask.v[i] != A(0);
+    return found;
+  }
+  static Mask last(int count) {
+    Lanes r;
+    for (int i = 0; i < Width; ++i) r.v[i] = A(i >= Width - count);
+    return r;
+  }
+  A sum() const {
+    A total = v[0];
+    for (int i = 1; i < Width; ++i) total += v[i];
+    return total;
+  }
+};
+
+}  // namespace lightning_nncf

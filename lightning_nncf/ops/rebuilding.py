@@ -1,0 +1,82 @@
+"""Fake-quantized tensors are computed again in backward where a convolution would keep them.
+
+A fake quantizer keeps its input, which the activation function before it keeps as well, and the convolution behind it
+keeps its output: in a network of convolutions, batch norms and activations this is half of what the plain network
+keeps, and a second copy of the weights. The output is a function of the input, costs one pass over memory, and is read
+at once when it is there again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_nncf.ops import dispatch
+
+__all__ = ["rebuild_in_backward"]
+
+_KEPT = {"ConvolutionBackward0": (("_raw_saved_input", 2 << 20), ("_raw_saved_weight", 8 << 20))}
+"""What nodes of autograd call the inputs that they keep, in order, and from how many bytes on it pays to forget them.
+
+Smaller tensors are many, hold little, and would cost more calls than memory; weights cost time in every step however
+small the batch is.
+"""
+
+
+def rebuild_in_backward(result: Any) -> None:
+    """Let the operation that made a result compute those of its inputs again in backward that were fake-quantized.
+
+    Does nothing for other inputs and operations, for small tensors, without autograd, or where somebody else decides
+    what is kept (activation checkpointing, `torch.autograd.graph.saved_tensors_hooks`, ``torch.compile``).
+
+    Args:
+        result: What the operation returned.
+
+    >>> from lightning_nncf.ops import fake_quantize_symmetric
+    >>> weight = torch.ones(8, 8, 1, 1, requires_grad=True)
+    >>> x = fake_quantize_symmetric(torch.rand(1, 8, 256, 256), torch.ones(1, requires_grad=True), 0, 255, -1)
+    >>> y = torch.nn.functional.conv2d(x, weight)
+    >>> rebuild_in_backward(y)
+    >>> torch.equal(y.grad_fn._saved_input, x)
+    True
+    """
+    if torch.compiler.is_compiling() or not isinstance(result, Tensor):
+        return
+    node: Any = result.grad_fn
+    for index, (name, least) in enumerate(_KEPT.get(type(node).__name__, ())):
+        source = node.next_functions[index][0]
+        operator = dispatch.operator_of(source)
+        if operator is not None and source.nbytes >= least:
+            with contextlib.suppress(RuntimeError):  # it has hooks of somebody else
+                getattr(node, name).register_hooks(partial(_Recipe, operator, source), _Recipe.follow)
+
+
+class _Recipe:
+    """How to compute an output again.
+
+    Args:
+        operator: What computed it.
+        source: The node of autograd that keeps what it was computed from.
+        output: The output, which is forgotten.
+    """
+
+    def __init__(self, operator: Any, source: Any, output: Tensor) -> None:
+        self._operator = operator
+        self._inputs = tuple(kept.detach() for kept in source.saved_tensors)
+        self._versions = [kept._version for kept in self._inputs]
+        self._settings = source.settings
+
+    def follow(self) -> Tensor:
+        """Compute the output."""
+        if [kept._version for kept in self._inputs] != self._versions:
+            raise RuntimeError(
+                "a tensor needed for the gradient of a convolution of fake-quantized values was modified in place "
+                "between forward and backward: the values before the quantizer, or its range"
+            )
+        with torch.no_grad():
+            result: Tensor = self._operator(*self._inputs, *self._settings)
+        return result
