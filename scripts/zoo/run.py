@@ -24,7 +24,7 @@ from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.export import Proof, export_and_verify
 from lightning_nncf.export.proof import SAMPLES
 from scripts.zoo.rows import CONFIGS, ZooRow
-from scripts.zoo.smoke import smoke_overrides, write_images
+from scripts.zoo.smoke import randomize, smoke_overrides, write_images
 
 __all__ = ["FailedRowError", "check", "describe", "reproduce"]
 
@@ -71,6 +71,8 @@ def reproduce(
     # Paths in the rows' files start at the root of the repository.
     with _working_directory(CONFIGS.parents[1]):
         cli = NNCFCLI(args=arguments, run=False, save_config_callback=None)
+    if smoke:
+        randomize(cli.model.network)
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     callback = next((each for each in callbacks if isinstance(each, NNCFCallback)), None)
     if callback is not None:

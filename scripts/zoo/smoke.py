@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
-__all__ = ["EPOCHS", "shortened", "smoke_overrides", "write_images"]
+__all__ = ["EPOCHS", "randomize", "shortened", "smoke_overrides", "write_images"]
 
 EPOCHS = 2
 _CLASSES = ("n01440764", "n01443537", "n01484850", "n01491361")
@@ -102,6 +103,26 @@ def smoke_overrides(settings: Mapping[str, Any], data: Path) -> dict[str, Any]:
             "callbacks": callbacks,
         },
     }
+
+
+@torch.no_grad()
+def randomize(network: nn.Module, seed: int = 0) -> None:
+    """Give a network weights that pass on what its input shows, as trained ones do.
+
+    With PyTorch's own the signal of a network without batch normalization is gone after a few layers, and any file
+    would agree on what is left.
+
+    Args:
+        network: The network, changed in place.
+        seed: Decides the weights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(module.bias, std=0.2, generator=generator)
 
 
 def shortened(compression: Any) -> Any:

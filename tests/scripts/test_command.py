@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lightning_nncf.cli import main as lightning_nncf_main
 from lightning_nncf.export.verify import verify_file
 from scripts.zoo.command import main
 from scripts.zoo.rows import ROWS
+from scripts.zoo.smoke import smoke_overrides, write_images
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +33,18 @@ def test_smoke_run_of_a_row_trains_evaluates_exports_and_proves(
     assert file.stat().st_size == record["bytes"] < record["float_bytes"]
     assert verify_file(file, latency_runs=0).passed
     assert "1 of 1 rows passed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_plain_command_takes_the_files_of_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ROWS["squeezenet1_1_int8"]
+    write_images(tmp_path / "imagenet")
+    short = tmp_path / "short.yaml"
+    short.write_text(yaml.safe_dump(smoke_overrides(row.settings(), tmp_path / "imagenet")))
+    arguments = [f"--config={file}" for file in (*row.files, short)]
+    monkeypatch.setattr("sys.argv", ["lightning-nncf"])
+    lightning_nncf_main(["fit", *arguments, f"--trainer.default_root_dir={tmp_path}"])
+    assert (tmp_path / "squeezenet1_1_int8.onnx").exists()
 
 
 def test_row_that_fails_is_reported_and_the_next_one_runs(
