@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -69,7 +70,8 @@ def reproduce(
         arguments.append(f"--data.init_args.data_dir={data.resolve()}")
     arguments += [f"--trainer.default_root_dir={folder}", *options]
     # Paths in the rows' files start at the root of the repository.
-    with _working_directory(CONFIGS.parents[1]):
+    with _working_directory(CONFIGS.parents[1]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*args parameter is intended.*")
         cli = NNCFCLI(args=arguments, run=False, save_config_callback=None)
     if smoke:
         randomize(cli.model.network)
