@@ -53,16 +53,19 @@ def test_row_that_fails_is_reported_and_the_next_one_runs(
     def reproduce(row: object, *_: object, **__: object) -> dict[str, object]:
         if row is ROWS["resnet18_xnor"]:
             raise RuntimeError("no luck")
-        return {"row": "resnet50_int8", "seconds": 1.0, "accuracy": {"test_accuracy": 0.5}}
+        problems = ["too large"] if row is ROWS["resnet18_dorefa"] else []
+        return {"row": row.name, "seconds": 1.0, "accuracy": {"test_accuracy": 0.5}, "problems": problems}  # type: ignore[attr-defined]
 
     monkeypatch.setattr("scripts.zoo.command.reproduce", reproduce)
-    assert main(["resnet18_xnor", "resnet50_int8", "--data", "x", "--output", str(tmp_path)]) == 1
-    first, second = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
+    names = ["resnet18_xnor", "resnet18_dorefa", "resnet50_int8"]
+    assert main([*names, "--data", "x", "--output", str(tmp_path)]) == 2
+    first, second, third = map(json.loads, (tmp_path / "results.jsonl").read_text().splitlines())
     assert (first["passed"], first["error"]) == (False, "RuntimeError: no luck")
-    assert second["passed"]
+    assert (second["passed"], second["error"], second["accuracy"]) == (False, "too large", {"test_accuracy": 0.5})
+    assert third["passed"]
     output = capsys.readouterr().out
     assert "resnet50_int8: passed in 1 s; test_accuracy 0.5000" in output
-    assert "1 of 2 rows passed" in output
+    assert "1 of 3 rows passed" in output
 
 
 def test_missing_data_stops_before_training(tmp_path: Path) -> None:
