@@ -67,7 +67,8 @@ def reproduce(
         warnings.filterwarnings("ignore", message=".*args parameter is intended.*")
         cli = NNCFCLI(args=arguments, run=False, save_config_callback=None)
     if smoke:
-        randomize(cli.model.network)
+        cli.datamodule.setup("fit")
+        randomize(cli.model.network, next(iter(cli.datamodule.val_dataloader()))[0])
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     callback = next((each for each in callbacks if isinstance(each, NNCFCallback)), None)
     if callback is not None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torchvision
 from PIL import Image
+from torch import nn
 
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.registry import create_algorithms
@@ -65,13 +66,18 @@ def test_images_are_small_where_the_network_and_the_table_allow(name: str, size:
     assert smoke_overrides(ROWS[name].settings(), tmp_path)["data"]["init_args"]["image_size"] == size
 
 
-def test_random_weights_pass_the_signal_on() -> None:
-    network = torchvision.models.squeezenet1_1(num_classes=10).eval()
-    randomize(network)
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18"])
+def test_random_weights_pass_the_signal_on(name: str) -> None:
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    network, again = (torchvision.models.get_model(name, num_classes=10).eval() for _ in range(2))
+    before = [module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    randomize(network, images)
+    randomize(again, images)
+    assert not network.training
+    assert before == [module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     with torch.no_grad():
-        logits = network(torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+        logits = network(images)
     # What differs between images is of the size of what they have in common.
     assert logits.std(dim=0).mean() > 0.1 * logits.abs().mean()
-    again = torchvision.models.squeezenet1_1(num_classes=10)
-    randomize(again)
-    assert torch.equal(again.features[0].weight, network.features[0].weight)
+    weights = [next(each for each in one.modules() if isinstance(each, nn.Conv2d)).weight for one in (network, again)]
+    assert torch.equal(*weights)
