@@ -82,7 +82,8 @@ def _attempt(row: ZooRow, arguments: argparse.Namespace, options: list[str]) -> 
     except Exception as error:
         traceback.print_exc()
         return {"row": row.name, "smoke": arguments.smoke, "passed": False, "error": f"{type(error).__name__}: {error}"}
-    return {**record, "passed": True}
+    problems = record["problems"]
+    return {**record, "passed": not problems, **({"error": "; ".join(problems)} if problems else {})}
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -56,6 +56,12 @@ class DigitsRow:
 
 
 _INT8: dict[str, Any] = {"algorithm": "quantization"}
+_MIXED: dict[str, Any] = {
+    "algorithm": "quantization",
+    "weights": {"mode": "asymmetric", "per_channel": True},
+    "activations": {"mode": "asymmetric"},
+    "initializer": {"precision": {"type": "hawq", "bits": [4, 8], "compression_ratio": 1.5}},
+}
 
 
 def _rb(target: float) -> dict[str, Any]:
@@ -82,6 +88,7 @@ def _binary(mode: str) -> dict[str, Any]:
 ROWS: dict[str, DigitsRow] = {
     "int8": DigitsRow(compression=_INT8, bar=0.5, fine_tune_lr=0.02),
     "int8_per_tensor": DigitsRow(compression={**_INT8, "weights": {"per_channel": False}}, bar=0.5, fine_tune_lr=0.02),
+    "mixed": DigitsRow(compression=_MIXED, bar=1.0, root={"target_device": "TRIAL"}),
     "int8_rb61": DigitsRow(compression=[_rb(0.61), _INT8], bar=1.0, fine_tune_lr=0.1),
     "int8_rb50": DigitsRow(compression=[_rb(0.5), _INT8], bar=1.0, fine_tune_lr=0.1),
     "pruned40_magnitude": DigitsRow(compression=_pruned("L2"), bar=0.5, fine_tune_lr=0.1),

@@ -56,108 +56,73 @@ class ZooRow:
         return read
 
 
-def _resnet50(name: str, compression: str, accuracy: float, **more: Any) -> ZooRow:
+# Network, and top-1 accuracy of the float one, by the beginning of a row's name.
+_NETWORKS = {
+    "resnet50": ("ResNet-50", 76.16),
+    "inception_v3": ("Inception V3", 77.34),
+    "mobilenet_v2": ("MobileNet V2", 71.93),
+    "squeezenet1_1": ("SqueezeNet 1.1", 58.24),
+    "resnet18": ("ResNet-18", 69.8),
+    "resnet34": ("ResNet-34", 73.3),
+    "googlenet": ("GoogLeNet", 69.75),
+}
+
+
+def _row(name: str, compression: str, accuracy: float, **more: Any) -> ZooRow:
+    network, float_accuracy = next(known for prefix, known in _NETWORKS.items() if name.startswith(f"{prefix}_"))
     return ZooRow(
-        name=f"resnet50_{name}",
-        network="ResNet-50",
+        name=name,
+        network=network,
         compression=compression,
-        float_accuracy=76.16,
-        accuracy=accuracy,
-        **more,
-    )
-
-
-def _inception(name: str, compression: str, accuracy: float, **more: Any) -> ZooRow:
-    return ZooRow(
-        name=f"inception_v3_{name}",
-        network="Inception V3",
-        compression=compression,
-        float_accuracy=77.34,
-        accuracy=accuracy,
-        **more,
-    )
-
-
-def _mobilenet(name: str, compression: str, accuracy: float, **more: Any) -> ZooRow:
-    return ZooRow(
-        name=f"mobilenet_v2_{name}",
-        network="MobileNet V2",
-        compression=compression,
-        float_accuracy=71.93,
-        accuracy=accuracy,
-        **more,
-    )
-
-
-def _squeezenet(name: str, compression: str, accuracy: float, **more: Any) -> ZooRow:
-    return ZooRow(
-        name=f"squeezenet1_1_{name}",
-        network="SqueezeNet 1.1",
-        compression=compression,
-        float_accuracy=58.24,
-        accuracy=accuracy,
-        **more,
-    )
-
-
-def _resnet18(name: str, compression: str, accuracy: float, **more: Any) -> ZooRow:
-    return ZooRow(
-        name=f"resnet18_{name}",
-        network="ResNet-18",
-        compression=compression,
-        float_accuracy=69.8,
+        float_accuracy=float_accuracy,
         accuracy=accuracy,
         **more,
     )
 
 
 _ROWS = [
-    _resnet50("int8", "INT8", 76.42, quantizers=125, int8=True),
-    _resnet50("int8_per_tensor", "INT8, weights per tensor", 76.37, quantizers=125, int8=True),
-    _resnet50("mixed_int", "44.8 % INT8, 55.2 % INT4", 76.20, quantizers=125, eight_bits=56),
-    _resnet50("int8_rb61", "INT8 and sparsity 61 % (RB)", 75.43, quantizers=125, sparsity=0.61, int8=True),
-    _resnet50("int8_rb50", "INT8 and sparsity 50 % (RB)", 75.55, quantizers=125, sparsity=0.5, int8=True),
-    _resnet50(
-        "pruned_geometric_median",
+    _row("resnet50_int8", "INT8", 76.42, quantizers=125, int8=True),
+    _row("resnet50_int8_per_tensor", "INT8, weights per tensor", 76.37, quantizers=125, int8=True),
+    _row("resnet50_mixed_int", "44.8 % INT8, 55.2 % INT4", 76.20, quantizers=125, eight_bits=56),
+    _row("resnet50_int8_rb61", "INT8 and sparsity 61 % (RB)", 75.43, quantizers=125, sparsity=0.61, int8=True),
+    _row("resnet50_int8_rb50", "INT8 and sparsity 50 % (RB)", 75.55, quantizers=125, sparsity=0.5, int8=True),
+    _row(
+        "resnet50_pruned_geometric_median",
         "filters pruned 40 %, geometric median",
         75.62,
         flops_left=56.00,
         parameters_left=62.98,
     ),
-    _inception("int8", "INT8", 78.25, int8=True),
-    _inception("int8_rb61", "INT8 and sparsity 61 % (RB)", 77.58, sparsity=0.61, int8=True),
-    _mobilenet("int8", "INT8", 71.35, quantizers=117, int8=True),
-    _mobilenet("int8_per_tensor", "INT8, all per tensor", 71.30, quantizers=117, int8=True),
-    _mobilenet("mixed_int", "46.6 % INT8, 53.4 % INT4", 70.92, quantizers=117, eight_bits=55),
-    _mobilenet("int8_rb52", "INT8 and sparsity 52 % (RB)", 71.11, quantizers=117, sparsity=0.52, int8=True),
-    _squeezenet("int8", "INT8", 58.28, quantizers=53, int8=True),
-    _squeezenet("int8_per_tensor", "INT8, weights per tensor", 58.26, quantizers=53, int8=True),
-    _squeezenet("mixed_int", "54.7 % INT8, 45.3 % INT4", 58.90, quantizers=53, eight_bits=29),
-    _resnet18("xnor", "binary weights (XNOR) and activations", 61.63),
-    _resnet18("dorefa", "binary weights (DoReFa) and activations", 61.61),
-    _resnet18("pruned_magnitude", "filters pruned 40 %, L2 norm", 69.26, flops_left=75.75, parameters_left=79.02),
-    _resnet18(
-        "pruned_geometric_median",
+    _row("inception_v3_int8", "INT8", 78.25, int8=True),
+    _row("inception_v3_int8_rb61", "INT8 and sparsity 61 % (RB)", 77.58, sparsity=0.61, int8=True),
+    _row("mobilenet_v2_int8", "INT8", 71.35, quantizers=117, int8=True),
+    _row("mobilenet_v2_int8_per_tensor", "INT8, all per tensor", 71.30, quantizers=117, int8=True),
+    _row("mobilenet_v2_mixed_int", "46.6 % INT8, 53.4 % INT4", 70.92, quantizers=117, eight_bits=55),
+    _row("mobilenet_v2_int8_rb52", "INT8 and sparsity 52 % (RB)", 71.11, quantizers=117, sparsity=0.52, int8=True),
+    _row("squeezenet1_1_int8", "INT8", 58.28, quantizers=53, int8=True),
+    _row("squeezenet1_1_int8_per_tensor", "INT8, weights per tensor", 58.26, quantizers=53, int8=True),
+    _row("squeezenet1_1_mixed_int", "54.7 % INT8, 45.3 % INT4", 58.90, quantizers=53, eight_bits=29),
+    _row("resnet18_xnor", "binary weights (XNOR) and activations", 61.63),
+    _row("resnet18_dorefa", "binary weights (DoReFa) and activations", 61.61),
+    _row("resnet18_pruned_magnitude", "filters pruned 40 %, L2 norm", 69.26, flops_left=75.75, parameters_left=79.02),
+    _row(
+        "resnet18_pruned_geometric_median",
         "filters pruned 40 %, geometric median",
         69.32,
         flops_left=75.75,
         parameters_left=79.02,
     ),
-    ZooRow(
-        name="resnet34_pruned_geometric_median",
-        network="ResNet-34",
-        compression="filters pruned 40 %, geometric median",
-        float_accuracy=73.3,
-        accuracy=72.73,
+    _row(
+        "resnet34_pruned_geometric_median",
+        "filters pruned 40 %, geometric median",
+        72.73,
         flops_left=69.03,
         parameters_left=71.03,
     ),
-    ZooRow(
-        name="googlenet_pruned_geometric_median",
-        network="GoogLeNet",
-        compression="filters pruned 40 %, geometric median",
-        float_accuracy=69.75,
-        accuracy=68.82,
+    _row(
+        "googlenet_pruned_geometric_median",
+        "filters pruned 40 %, geometric median",
+        68.82,
         flops_left=45.48,
         parameters_left=52.50,
     ),

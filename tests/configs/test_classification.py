@@ -36,7 +36,7 @@ def _plain(config: Any) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_file_is_valid_behind_the_shared_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(CONFIGS.parents[1])
+    monkeypatch.setattr("sys.argv", ["lightning-nncf"])
     files = [str(CONFIGS / "imagenet.yaml"), str(CONFIGS / f"{name}.yaml")]
     cli = _Parsed(args=[f"--config={file}" for file in files], run=False, save_config_callback=None)
     arguments = cli.config.model.init_args
@@ -47,14 +47,17 @@ def test_every_file_is_valid_behind_the_shared_one(name: str, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in FLOATS])
-def test_every_file_exports_under_its_own_name(name: str) -> None:
+def test_every_file_compresses_and_exports_under_its_own_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parents[1])
+    assert _compression(name).compression
     (callback,) = _read(name)["trainer"]["callbacks"]
     assert callback["class_path"] == "lightning_nncf.NNCFCallback"
     assert callback["init_args"]["export_path"] == f"{name}.onnx"
 
 
 @pytest.mark.parametrize("name", ["resnet34_float", "resnet34_magnitude", "resnet34_rb_adaptive"])
-def test_files_for_cifar_are_valid_behind_their_shared_one(name: str) -> None:
+def test_files_for_cifar_are_valid_behind_their_shared_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["lightning-nncf"])
     files = [str(CONFIGS / "cifar" / f"{each}.yaml") for each in ("shared", name)]
     cli = _Parsed(args=[f"--config={file}" for file in files], run=False, save_config_callback=None)
     assert cli.config.model.init_args.network_args["blocks"] == [3, 4, 6, 3]

@@ -81,7 +81,7 @@ def test_parameters_go_into_the_first_group_that_matches() -> None:
     ]
 
 
-@pytest.mark.parametrize("groups", [[{"re": "wieght"}], [{"re": ""}, {"re": "bias"}], [{"lr": 1.0}]])
+@pytest.mark.parametrize("groups", [[{"re": "weigth_"}], [{"re": ""}, {"re": "bias"}], [{"lr": 1.0}]])
 def test_groups_without_parameters_or_expression_are_refused(groups: list[dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match="parameter_groups"):
         group_parameters(nn.Linear(2, 3), groups)

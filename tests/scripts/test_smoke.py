@@ -4,13 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import torchvision
 from PIL import Image
+from torch import nn
 
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.schedules.scheduler import Scheduler
 from scripts.zoo.rows import ROWS
-from scripts.zoo.smoke import EPOCHS, shortened, smoke_overrides, write_images
+from scripts.zoo.smoke import EPOCHS, randomize, shortened, smoke_overrides, write_images
 
 
 def test_images_are_jpeg_files_in_folders_by_class(tmp_path: Path) -> None:
@@ -61,3 +64,20 @@ def test_rest_of_a_row_stays_as_it_is(tmp_path: Path) -> None:
 )
 def test_images_are_small_where_the_network_and_the_table_allow(name: str, size: int, tmp_path: Path) -> None:
     assert smoke_overrides(ROWS[name].settings(), tmp_path)["data"]["init_args"]["image_size"] == size
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "resnet18"])
+def test_random_weights_pass_the_signal_on(name: str) -> None:
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    network, again = (torchvision.models.get_model(name, num_classes=10).eval() for _ in range(2))
+    before = [module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    randomize(network, images)
+    randomize(again, images)
+    assert not network.training
+    assert before == [module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    with torch.no_grad():
+        logits = network(images)
+    # What differs between images is of the size of what they have in common.
+    assert logits.std(dim=0).mean() > 0.1 * logits.abs().mean()
+    weights = [next(each for each in one.modules() if isinstance(each, nn.Conv2d)).weight for one in (network, again)]
+    assert torch.equal(*weights)
