@@ -174,7 +174,7 @@ def test_scales_lie_along_the_output_channels(kind: str) -> None:
     *_, algorithm = _compressed(kind)
     found = {
         str(point.point): (tuple(next(quantizer.parameters()).shape), point.config.half_range)
-        for point, quantizer in zip(algorithm.setup.points, algorithm.quantizers, strict=True)
+        for point, quantizer in zip(algorithm.inserted.setup.points, algorithm.inserted.quantizers, strict=True)
         if point.kind == "weight"
     }
     assert found == KINDS[kind][2]
@@ -182,7 +182,9 @@ def test_scales_lie_along_the_output_channels(kind: str) -> None:
 
 def test_the_quantized_value_is_used_forward_and_backward(kind: str) -> None:
     network, plain, x, algorithm = _compressed(kind)
-    for point, quantizer, places in zip(algorithm.setup.points, algorithm.quantizers, algorithm._sites, strict=True):
+    for point, quantizer, places in zip(
+        algorithm.inserted.setup.points, algorithm.inserted.quantizers, algorithm.inserted.sites, strict=True
+    ):
         if point.kind == "activation":
             quantizer.enabled = False
             continue
@@ -215,7 +217,7 @@ def test_files_run_in_the_runtimes(kind: str, export_format: str, tmp_path: Path
         exporter=exporter,  # type: ignore[arg-type]
         opset=opset,
     )
-    assert report.weight_quantizers == algorithm.setup.count("weight")
+    assert report.weight_quantizers == algorithm.inserted.setup.count("weight")
     assert report.missing_quantizers == ()
     with torch.no_grad():
         expected = network(x)
