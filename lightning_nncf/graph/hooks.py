@@ -113,6 +113,8 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
     scope = _scope(target, site.module)
     if site.kind in ("weight", "attribute"):
         scope.weights.append((holder, site.parameter, slot))
+        if isinstance(holder, nn.RNNBase) and all(known is not holder for known in scope.recurrent):
+            scope.recurrent.append(holder)
         return
     for caller, callee in site.calls:
         above, below = _scope_at(network, caller), _scope_at(network, callee)

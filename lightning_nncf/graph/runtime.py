@@ -15,13 +15,12 @@ from torch.overrides import TorchFunctionMode
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.addresses import child_call_path, function_name
 from lightning_nncf.graph.recompute import Resume, Watch
+from lightning_nncf.graph.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, plain_value
 from lightning_nncf.graph.slots import Change, SharedChange, Slot
 from lightning_nncf.graph.values import replace_tensors, tensors_in
 from lightning_nncf.ops.rebuilding import rebuild_in_backward
 
 __all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope"]
-
-_ABSENT: Any = object()
 
 
 class Frame:
@@ -39,7 +38,7 @@ class Frame:
         self.depth = 0  # calls of other modules that run inside
         self.functions: dict[str, int] = {}
         self.calls: dict[str, int] = {}
-        self.shadows: list[tuple[nn.Module, str, Any, Slot]] = []
+        self.shadows: list[tuple[nn.Module, str, Any, Slot | None]] = []
         self.mode: LocalMode | None = None
 
 
@@ -47,8 +46,9 @@ class Scope:
     """The hooks of one module.
 
     Weights: each is replaced by its compressed value in the ``__dict__`` of its holder, where it hides the parameter,
-    until the call ends; so are plain attributes. Inputs and outputs of calls: replaced by the hooks. Functions:
-    replaced by a `LocalMode` that the generated class of the module enters in its forward.
+    until the call ends; so are plain attributes, and the list from which a recurrent layer reads its weights.
+    Inputs and outputs of calls: replaced by the hooks. Functions: replaced by a `LocalMode` that the generated class of
+    the module enters in its forward.
 
     Args:
         module: The module.
@@ -59,6 +59,7 @@ class Scope:
         self.module = module
         self.path = path
         self.weights: list[tuple[nn.Module, str, Slot]] = []
+        self.recurrent: list[nn.RNNBase] = []
         self.inputs: dict[str, dict[int, Slot]] = {}
         self.outputs: dict[str, dict[int, Slot]] = {}
         self.functions: dict[str, dict[tuple[str, int, str], dict[int, Slot]]] = {}
@@ -98,17 +99,20 @@ class Scope:
         if self.tracked:
             frame.path = self._locate(frame)
         for holder, name, slot in self.weights:
-            earlier = holder.__dict__.get(name, _ABSENT)
-            value = slot(_plain_value(holder, name))
+            earlier = holder.__dict__.get(name, ABSENT)
+            value = slot(plain_value(holder, name))
             frame.shadows.append((holder, name, earlier, slot))
             holder.__dict__[name] = value
+        for holder in self.recurrent:
+            frame.shadows.append((holder, FLAT_WEIGHTS, holder.__dict__[FLAT_WEIGHTS], None))
+            holder.__dict__[FLAT_WEIGHTS] = flat_weights(holder)
         return frame
 
     def close(self) -> Frame:
         """End the latest call, except that its caller still counts it as running."""
         frame = self.frames.pop()
         for holder, name, earlier, _ in reversed(frame.shadows):
-            if earlier is _ABSENT:
+            if earlier is ABSENT:
                 holder.__dict__.pop(name, None)
             else:
                 holder.__dict__[name] = earlier
@@ -163,12 +167,6 @@ class Scope:
             warnings.warn(message, stacklevel=2)
 
 
-def _plain_value(holder: nn.Module, name: str) -> Any:
-    """Return a parameter, also where its compressed value hides it, or a plain attribute."""
-    parameters = holder._parameters
-    return parameters[name] if name in parameters else holder.__dict__[name]
-
-
 class _Active(threading.local):
     """The running calls of hooked modules in this thread, outermost first."""
 
@@ -194,7 +192,7 @@ def _snapshot() -> Resume | None:
     frames = [_copy(frame) for frame in _ACTIVE.frames]
     if not frames:
         return None
-    values = [[holder.__dict__.get(name, _ABSENT) for holder, name, _, _ in frame.shadows] for frame in frames]
+    values = [[holder.__dict__.get(name, ABSENT) for holder, name, _, _ in frame.shadows] for frame in frames]
     return _Resumption(frames, values)
 
 
@@ -229,9 +227,14 @@ class _Resumption:
                 for callee in scope.callees:
                     callee.callers.append(frame)
                 for (holder, name, _, slot), value in zip(saved.shadows, values, strict=True):
-                    frame.shadows.append((holder, name, holder.__dict__.get(name, _ABSENT), slot))
+                    frame.shadows.append((holder, name, holder.__dict__.get(name, ABSENT), slot))
                     # The graph of the first run cannot be entered twice by a backward inside a backward.
-                    holder.__dict__[name] = slot(_plain_value(holder, name)) if fresh else value
+                    if not fresh:
+                        holder.__dict__[name] = value
+                    elif slot is not None:
+                        holder.__dict__[name] = slot(plain_value(holder, name))
+                    else:
+                        holder.__dict__[name] = flat_weights(holder)
                 if saved.mode is not None:
                     frame.mode = stack.enter_context(LocalMode(frame))
             yield

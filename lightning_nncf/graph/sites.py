@@ -162,13 +162,6 @@ def _weight_site(network: nn.Module, frame: CallFrame, op: OpNode, parameter: st
             places.index(place),
         ),
     )
-    if isinstance(network.get_submodule(holder), nn.RNNBase):
-        warnings.warn(
-            f"weight {parameter!r} of a recurrent layer is read from a flat list inside {op.address!r} and cannot be "
-            "compressed",
-            stacklevel=3,
-        )
-        return ()
     return (HookSite(kind="weight", module=frame.module, holder=holder, slot=name, frame=frame.module, parameter=name),)
 
 

@@ -616,14 +616,6 @@ def test_operations_outside_every_module_are_said_and_skipped() -> None:
     torch.testing.assert_close(net.step(x), torch.tanh(plain) + plain)
 
 
-def test_recurrent_layers_are_said_and_skipped() -> None:
-    net = nn.LSTM(2, 3)
-    graph = trace(net, lambda: net(torch.ones(1, 1, 2)))
-    port = next(port for port, name in graph["/lstm:0"].parameters.items() if name == "weight_ih_l0")
-    with pytest.warns(UserWarning, match="weight 'weight_ih_l0' of a recurrent layer"):
-        assert sites(graph, net, InsertionPoint(kind="weight", address="/lstm:0", port=port)) == ()
-
-
 def test_nothing_warns_in_ordinary_use() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

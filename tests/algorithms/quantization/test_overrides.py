@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from lightning_nncf import compress, export_onnx
 from lightning_nncf.algorithms.quantization import Quantization
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
@@ -159,3 +161,18 @@ def test_scales_are_shared_by_the_names_of_nncf_too() -> None:
 def test_ends_of_the_network(inputs: bool, outputs: bool, expected: list[str]) -> None:
     algorithm = _compressed("ANY", quantize_inputs=inputs, quantize_outputs=outputs)
     assert [str(point.point) for point in algorithm.inserted.setup.points if point.kind == "activation"] == expected
+
+
+def test_shared_scales_are_equal_in_the_file(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    net, x = _Net().eval(), torch.rand(2, 3, 8, 8)
+    lists = [["second", "head"]]
+    compress(net, {"compression": {"algorithm": "quantization", "activations": {"unified_scale_ops": lists}}}, [x])
+    path = tmp_path / "model.onnx"
+    export_onnx(net, ((x,), {}), path)
+    model = onnx.load(path)
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    scales = [float(values[node.input[1]]) for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    # of the input and of what follows it, then the two that share one
+    assert len(scales) == 4
+    assert sorted(scales.count(scale) for scale in set(scales)) == [1, 1, 2]

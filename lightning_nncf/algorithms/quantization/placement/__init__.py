@@ -45,11 +45,14 @@ the weights; `solver` runs them and `placed` writes the setup.
 * A tensor that the network returns stays exact unless `quantize_outputs` is set.
 * Tables that are only looked up never use half of their range: nothing is accumulated. A table tied to a linear
   layer keeps ranges per channel, and its output has a quantizer of its own.
+* Bags of embeddings are quantized behind the table, too: what they add up is not on the table's grid.
+* Transposed convolutions with one output channel per group have ranges per group.
 * Ops seen in training mode only (auxiliary classifiers) get no quantizers: they are not deployed.
 * Unknown ops keep full precision, as in NNCF 2.13.
 
-The insides of ``multi_head_attention_forward``, ``lstm`` and ``gru`` cannot be reached; these ops keep full
-precision.
+Recurrent layers have quantized weights but activations in full precision, which no hook reaches inside them; as nothing
+is accumulated in integers, the weights keep their whole range. The inside of ``multi_head_attention_forward`` cannot be
+reached either; it keeps full precision.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from lightning_nncf.algorithms.quantization.placement.operators import (
     operator_of,
     weight_ports,
 )
-from lightning_nncf.algorithms.quantization.placement.weight_source import Weight, find_weight
+from lightning_nncf.algorithms.quantization.placement.weight_source import Weight, find_weights
 from lightning_nncf.graph.graph import INPUT, OUTPUT, Edge, NetworkGraph, OpNode
 
 __all__ = ["Flow", "Tensor", "deployed_flow"]
@@ -30,7 +30,7 @@ class Flow:
         ops: Ops by address, producers before consumers.
         inputs: Edges that arrive at an op, by port.
         outputs: Edges that leave an op.
-        weights: The parameter that is the weight of each op, by address.
+        weights: The parameters that are weights of each op, by address; ops without any are left out.
         weighted: Ops with a weight: a parameter or computed from parameters.
         live: Tensors that carry activations: floating point, computed from an input of the network or by an op
             with a weight, not from integers or constants alone.
@@ -43,7 +43,7 @@ class Flow:
     ops: Mapping[str, OpNode]
     inputs: Mapping[str, Sequence[Edge]]
     outputs: Mapping[str, Sequence[Edge]]
-    weights: Mapping[str, Weight]
+    weights: Mapping[str, tuple[Weight, ...]]
     weighted: frozenset[str]
     live: frozenset[Tensor]
     learned: frozenset[Tensor]
@@ -127,10 +127,10 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
     behind: set[str] = set()
     for address in order:
         op = chosen[address]
-        weight = find_weight(op, chosen, inputs)
-        if weight is not None:
-            weights[address] = weight
-        if weight is not None or any(_brings_weight(chosen, learned, edge) for edge in inputs[address]):
+        own = find_weights(op, chosen, inputs)
+        if own:
+            weights[address] = own
+        if own or any(_brings_weight(chosen, learned, edge) for edge in inputs[address]):
             weighted.add(address)
         arriving = [edge for edge in inputs[address] if _carries(chosen, live, edge)]
         if address in weighted or any(edge.source in behind for edge in arriving):

@@ -65,7 +65,7 @@ _OPERATORS = _table(
         ("FloorMod", "remainder fmod mod"),
         ("ReduceSum", "sum"),
         ("ReduceL2", "norm vector_norm linalg_vector_norm"),
-        ("Recurrent", "lstm gru rnn_tanh rnn_relu"),
+        ("Recurrent", "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell"),
         # The pooling of regions interpolates between the values of a feature map, as resizing does.
         ("Interpolate", "interpolate upsample upsample_bilinear roi_align"),
         ("NearestInterpolate", "upsample_nearest"),
@@ -186,7 +186,7 @@ def activation_ports(op: OpNode) -> tuple[int, ...]:
 
 
 def weight_ports(op: OpNode) -> tuple[int, ...]:
-    """Return the input ports where the op takes its weight, the usual one first; empty for ops without weight."""
+    """Return the input ports where the op takes its only weight, the usual one first; empty for other ops."""
     operator = operator_of(op)
     if operator in LINEAR or operator == "Embedding":
         return _WEIGHT_PORTS.get(canonical(op.function), (1,))

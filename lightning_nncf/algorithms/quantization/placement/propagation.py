@@ -191,7 +191,12 @@ class Propagation:
         return bool(kept)
 
     def _absorb(self, unit: Unit, quantizer: Quantizer) -> None:
-        """Let the quantized weight of an embedding stand for the quantizer of its output."""
+        """Let the quantized weight of an embedding stand for the quantizer of its output.
+
+        What a bag of embeddings adds up is no longer on the grid of the weight.
+        """
+        if unit.first.function == "embedding_bag":
+            return
         offered = self.weight_formats.get(unit.first.address, ())
         shared = tuple(
             weight

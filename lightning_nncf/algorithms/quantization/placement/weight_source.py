@@ -1,4 +1,4 @@
-"""Where an op takes its weight from: a parameter given to it as it is, or turned around on the way."""
+"""Where an op takes its weights from: parameters given to it as they are, or turned around on the way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from lightning_nncf.algorithms.quantization.placement.operators import canonical, operator_of, weight_ports
 from lightning_nncf.graph.graph import Edge, OpNode
 
-__all__ = ["Weight", "find_weight"]
+__all__ = ["Weight", "find_weights"]
 
 _UNCHANGED = frozenset({"contiguous", "detach", "clone", "alias", "identity", "to"})
 _LAST_AXIS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm"})
@@ -40,7 +40,10 @@ def _channel_axis(op: OpNode, port: int) -> int:
         rank = len(op.inputs[port].shape)
         is_left = port == weight_ports(op)[1]
         return max(rank - 2, 0) if is_left else rank - 1
-    return 1 if operator_of(op) == "ConvolutionBackpropData" else 0
+    if operator_of(op) == "ConvolutionBackpropData":
+        # With one output channel per group, the groups are the channels.
+        return 0 if op.attributes.get("groups", 1) > 1 and op.inputs[port].shape[1] == 1 else 1
+    return 0
 
 
 def _before_turn(op: OpNode, axis: int) -> int | None:
@@ -61,8 +64,22 @@ def _before_turn(op: OpNode, axis: int) -> int | None:
     return None
 
 
-def find_weight(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequence[Edge]]) -> Weight | None:
-    """Return the weight of an op, ``None`` if it has none or computes it in some other way."""
+def find_weights(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequence[Edge]]) -> tuple[Weight, ...]:
+    """Return the weights of an op, empty if it has none or computes it in some other way.
+
+    Recurrent layers have several, their matrices; others have one.
+    """
+    if operator_of(op) == "Recurrent":
+        return tuple(
+            Weight(name=name, address=op.address, port=port, shape=op.inputs[port].shape, channel_axis=0)
+            for port, name in sorted(op.parameters.items())
+            if len(op.inputs[port].shape) == 2 and name.rpartition(".")[2].startswith("weight")
+        )
+    found = _only_weight(op, ops, inputs)
+    return () if found is None else (found,)
+
+
+def _only_weight(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequence[Edge]]) -> Weight | None:
     for port in weight_ports(op):
         found, at, axis = op, port, _channel_axis(op, port) if port < len(op.inputs) else 0
         while at not in found.parameters:

@@ -13,6 +13,7 @@ from lightning_nncf.algorithms.quantization.placement.settings import Constraint
 from lightning_nncf.algorithms.quantization.placement.traits import conflict
 from lightning_nncf.algorithms.quantization.placement.weight_source import Weight
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
+from lightning_nncf.errors import PlacementError
 from lightning_nncf.graph.graph import INPUT
 
 __all__ = ["WeightQuantizer", "finished", "first_convolutions", "weight_quantizers"]
@@ -42,28 +43,42 @@ def weight_quantizers(flow: Flow, table: HardwareTable, settings: PlacementSetti
         PlacementError: The constraints leave no format for some weight; the first along the data flow is named.
     """
     found: dict[str, WeightQuantizer] = {}
-    for address, weight in flow.weights.items():
+    for address, weights in flow.weights.items():
         operator = operator_of(flow.ops[address])
         if not settings.covers(address, "weight") or not table.quantizes_weight(operator):
             continue
         constraints = settings.constraints(address, "weight")
         candidates = table.weights(operator, constraints)
-        present = found.get(weight.name)
-        if present is not None:
-            if present.weight.channel_axis != weight.channel_axis:
-                candidates = tuple(config for config in candidates if not config.per_channel)
-            candidates = merge_single([present.candidates, candidates])
         if not candidates:
-            raise conflict(
-                address, "weight", settings.target_device, table.weights(operator, Constraints()), constraints
-            )
-        found[weight.name] = WeightQuantizer(
-            weight=weight if present is None else present.weight,
-            candidates=candidates,
-            ops=(*(() if present is None else present.ops), address),
-            multiplies=operator in LINEAR or (present is not None and present.multiplies),
-        )
+            allowed = table.weights(operator, Constraints())
+            raise conflict(address, "weight", settings.target_device, allowed, constraints)
+        for weight in weights:
+            new = WeightQuantizer(weight=weight, candidates=candidates, ops=(address,), multiplies=operator in LINEAR)
+            found[weight.name] = _shared(found[weight.name], new) if weight.name in found else new
     return found
+
+
+def _shared(present: WeightQuantizer, other: WeightQuantizer) -> WeightQuantizer:
+    """Return the quantizer of a parameter that another op takes, too.
+
+    Raises:
+        PlacementError: The ops have no format in common.
+    """
+    candidates = other.candidates
+    if present.weight.channel_axis != other.weight.channel_axis:
+        candidates = tuple(config for config in candidates if not config.per_channel)
+    candidates = merge_single([present.candidates, candidates])
+    if not candidates:
+        raise PlacementError(
+            f"the weight {present.weight.name!r} is shared by {', '.join(map(repr, (*present.ops, *other.ops)))}, "
+            "whose settings leave no format for all of them; give them the same, or name all in `ignored_scopes`"
+        )
+    return WeightQuantizer(
+        weight=present.weight,
+        candidates=candidates,
+        ops=(*present.ops, *other.ops),
+        multiplies=present.multiplies or other.multiplies,
+    )
 
 
 def first_convolutions(flow: Flow) -> frozenset[str]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_nncf.algorithms.quantization.placement import PlacementSettings, place_quantizers
+from lightning_nncf.algorithms.quantization.placement import Constraints, PlacementSettings, place_quantizers
 from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
+from lightning_nncf.errors import PlacementError
 from lightning_nncf.graph.trace import trace
 from tests.algorithms.quantization.placement.sketch import Sketch, activations, weights
 
@@ -48,6 +50,19 @@ def test_shared_module_has_one_weight_quantizer() -> None:
     value = net.op("conv2d", net.input(), "c.weight", name="c")
     net.output(net.op("conv2d", value, "c.weight", name="c@1"))
     assert _weight(net).ops == ("c/conv2d:0", "c@1/conv2d:0")
+
+
+def test_ops_that_share_a_weight_must_allow_a_common_format() -> None:
+    net = Sketch()
+    value = net.op("conv2d", net.input(), "c.weight", name="c")
+    net.output(net.op("conv2d", value, "c.weight", name="c@1"))
+
+    def four_bits_in_the_second_call(address: str, kind: str) -> Constraints | None:
+        return Constraints(bits=4) if (address, kind) == ("c@1/conv2d:0", "weight") else None
+
+    settings = PlacementSettings(target_device="TRIAL", override=four_bits_in_the_second_call)
+    with pytest.raises(PlacementError, match=r"'c.weight' is shared by 'c/conv2d:0', 'c@1/conv2d:0', whose settings"):
+        place_quantizers(net.graph, settings)
 
 
 def test_weight_of_an_embedding_serves_as_quantizer_of_its_output() -> None:
