@@ -1,13 +1,12 @@
 """Time of a mask update of ResNet-50 and of training steps with masks, against plain ones.
 
-python benchmarks/sparsity.py
+python -m benchmarks.sparsity
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,74 +16,97 @@ from torch import nn
 from torch.nn import functional
 from torchvision.models import get_model
 
+from benchmarks.machine import write_results
 from lightning_nncf import compress
+from lightning_nncf.core.compressed import CompressedNetwork
+
+LEVEL = 0.7
+SECTIONS: dict[str, dict[str, Any]] = {
+    "magnitude": {"algorithm": "magnitude_sparsity", "params": {"sparsity_target": LEVEL, "sparsity_target_epoch": 0}},
+    "n_m": {"algorithm": "n_m_sparsity"},
+    "rb": {"algorithm": "rb_sparsity", "params": {"sparsity_target": LEVEL, "sparsity_target_epoch": 0}},
+}
 
 
-def sparse(name: str, section: dict[str, Any], batch: torch.Tensor) -> tuple[nn.Module, Any]:
-    """Make a network with masks."""
+def network(batch: torch.Tensor, section: dict[str, Any] | None) -> tuple[nn.Module, CompressedNetwork | None]:
+    """Make a ResNet-50, with masks if a section asks for them."""
     torch.manual_seed(0)
-    network = get_model(name, num_classes=10)
-    compressed = compress(network, {"compression": section}, [batch])
+    made = get_model("resnet50", num_classes=10)
+    if section is None:
+        return made, None
+    compressed = compress(made, {"compression": section}, [batch])
     compressed.epoch_step()
-    return network, compressed
+    return made, compressed
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Time one call."""
-    start = time.perf_counter()
+def seconds(run: Callable[[], object]) -> tuple[float, float]:
+    """Time one call, by the clock and by the processor, which other programs disturb less."""
+    start = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.perf_counter() - start[0], time.process_time() - start[1]
 
 
-def stepper(network: nn.Module, batch: torch.Tensor, before: Callable[[], object]) -> Callable[[], None]:
-    """Return a training step with SGD."""
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9)
+def stepper(made: nn.Module, compressed: CompressedNetwork | None, batch: torch.Tensor) -> Callable[[], None]:
+    """Return a training step with SGD, as the callback makes it."""
+    optimizer = torch.optim.SGD(made.parameters(), lr=1e-3, momentum=0.9)
     target = torch.zeros(len(batch), dtype=torch.long)
-    network.train()
+    made.train()
 
     def step() -> None:
+        if compressed is not None:
+            compressed.step()
         optimizer.zero_grad()
-        functional.cross_entropy(network(batch), target).backward()
-        before()
+        loss = functional.cross_entropy(made(batch), target)
+        own = None if compressed is None else compressed.loss()
+        (loss if own is None else loss + own).backward()
+        if compressed is not None:
+            compressed.before_optimizer_step()
         optimizer.step()
 
     return step
 
 
+def updates(compressed: CompressedNetwork, rounds: int) -> dict[str, float]:
+    """Time the update of all masks to the level of the schedule."""
+    algorithm = compressed.algorithms[0]
+    times = [seconds(lambda: algorithm._follow(algorithm.level))[0] for _ in range(rounds)]
+    return {
+        "weights": sum(module.mask.numel() for module in algorithm.masks),
+        "seconds": statistics.median(times),
+        "slowest": max(times),
+        "sparsity": algorithm.sparsity(),
+    }
+
+
 def main() -> None:
-    """Print the times."""
+    """Measure and write ``sparsity_step.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     batch = torch.randn(arguments.batch, 3, arguments.size, arguments.size)
-    params = {"sparsity_target": 0.7, "sparsity_target_epoch": 0}
-    network, compressed = sparse("resnet50", {"algorithm": "magnitude_sparsity", "params": params}, batch[:1])
-    algorithm = compressed.algorithms[0]
-    weights = sum(module.mask.numel() for module in algorithm.masks)
-    start = time.process_time()
-    updates = [seconds(lambda: algorithm._apply(0.7)) for _ in range(arguments.rounds)]
-    processor = (time.process_time() - start) / arguments.rounds
-    sys.stdout.write(
-        f"mask update of {weights / 1e6:.1f} M weights: median {statistics.median(updates):.3f} s, "
-        f"best {min(updates):.3f} s, processor {processor:.3f} s, sparsity {algorithm.sparsity():.6f}\n"
-    )
-    torch.manual_seed(0)
-    plain = stepper(get_model("resnet50", num_classes=10), batch, lambda: None)
-    masked = stepper(network, batch, compressed.before_optimizer_step)
-    plain()
-    masked()
-    # Alternating, so that whatever else the machine does hits both alike.
-    times = [(seconds(plain), seconds(masked)) for _ in range(arguments.rounds)]
-    ratio = statistics.median(b / a for a, b in times)
-    best, best_masked = min(a for a, _ in times), min(b for _, b in times)
-    sys.stdout.write(
-        f"training step: plain best {best:.3f} s, with masks best {best_masked:.3f} s, median ratio {ratio:.3f}, "
-        f"ratio of bests {best_masked / best:.3f}\n"
-    )
+    made = {name: network(batch[:1], section) for name, section in {"plain": None, **SECTIONS}.items()}
+    update = {
+        name: updates(one, arguments.rounds) for name, (_, one) in made.items() if name in ("magnitude", "n_m") and one
+    }
+    steps = {name: stepper(*pair, batch) for name, pair in made.items()}
+    for step in steps.values():
+        step()
+    # Alternating, so that whatever else the machine does hits all alike.
+    times = [{name: seconds(step) for name, step in steps.items()} for _ in range(arguments.rounds)]
+    step = {
+        name: {
+            "seconds": statistics.median(each[name][0] for each in times),
+            "ratio": statistics.median(each[name][0] / each["plain"][0] for each in times),
+            "processor_seconds": statistics.median(each[name][1] for each in times),
+            "processor_ratio": statistics.median(each[name][1] / each["plain"][1] for each in times),
+        }
+        for name in steps
+    }
+    write_results("sparsity_step", {"settings": vars(arguments), "mask_update": update, "training_step": step})
 
 
 if __name__ == "__main__":

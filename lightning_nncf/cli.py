@@ -161,7 +161,10 @@ def export(
     make = None if module_config is None else _module_from(module_config)
     compressed = open_checkpoint(ckpt_path, make)
     proof = export_and_verify(compressed, output, export_format=export_format, opset=opset, verify=check)
-    sys.stdout.write(f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB)\n")
+    sys.stdout.write(
+        f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB, {proof.export.deflated_size / 1e6:.2f} MB "
+        "deflated)\n"
+    )
     sys.stdout.write(weights_table(proof.export.weights) + "\n")
     if proof.verification is not None:
         sys.stdout.write(proof.verification.table() + "\n")

@@ -199,7 +199,7 @@ class NNCFCallback(Callback):
             write_layers([asdict(stored) for stored in proof.export.weights], target.with_suffix(".weights.csv"))
             rank_zero_info(weights_table(proof.export.weights))
             if proof.verification is not None:
-                rank_zero_info(proof.verification.table())
+                rank_zero_info(f"{proof.verification.table()}\n{proof.export.deflated_size / 1e6:.2f} MB deflated")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed."""

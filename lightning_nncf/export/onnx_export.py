@@ -25,7 +25,7 @@ from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs,
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
-from lightning_nncf.export.writing import check_model, check_writable, write_model
+from lightning_nncf.export.writing import check_model, check_writable, deflated_size, write_model
 
 __all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
 
@@ -40,6 +40,7 @@ class ExportReport:
     Args:
         path: The file.
         size: Its bytes.
+        deflated_size: Its bytes in a zip archive, where zeros and integers of few values take less.
         export_format: ``qdq`` or ``openvino_fq``.
         exporter: The exporter that succeeded.
         opset: Version of the standard operator set in the file.
@@ -56,6 +57,7 @@ class ExportReport:
 
     path: str
     size: int
+    deflated_size: int
     export_format: str
     exporter: str
     opset: int
@@ -154,6 +156,7 @@ def export_onnx(
     return ExportReport(
         path=str(target),
         size=size,
+        deflated_size=deflated_size(target),
         export_format=export_format,
         exporter=used,
         opset=opset_written,

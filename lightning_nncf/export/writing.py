@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import tempfile
+import zlib
 from pathlib import Path
 
 import onnx
 
 from lightning_nncf.errors import ExportError
 
-__all__ = ["check_model", "check_writable", "read_model", "write_model"]
+__all__ = ["check_model", "check_writable", "deflated_size", "read_model", "write_model"]
 
 _LARGEST = 2**31 - 1
 
@@ -81,6 +82,18 @@ def write_model(model: onnx.ModelProto, path: Path) -> int:
     finally:
         temporary.unlink(missing_ok=True)
     return path.stat().st_size
+
+
+def deflated_size(path: Path) -> int:
+    """Return how many bytes a file takes once it is deflated, as in a zip archive.
+
+    Zeros and integers of few values take the same place in a file as others, but not on the way to a device.
+    """
+    compressor, size = zlib.compressobj(level=1), 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            size += len(compressor.compress(chunk))
+    return size + len(compressor.flush())
 
 
 def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:

@@ -16,6 +16,7 @@ from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.weights import CONVOLUTIONS, WeightPlace, find_weights, insert_at, inside_scopes, refuse_frozen
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.graph.graph import NetworkGraph
+from lightning_nncf.graph.hooks import inserted
 from lightning_nncf.statistics.sparsity import SparseSize, SparsityLevel
 
 __all__ = ["MaskedSparsity"]
@@ -79,6 +80,15 @@ class MaskedSparsity(Algorithm):
         with torch.no_grad():
             for place, module in zip(self.places, self.masks, strict=True):
                 place.parameter_of(network).masked_fill_(~module.kept(), 0.0)
+
+    def prepare_for_export(self, network: nn.Module) -> None:
+        """Write the zeros into the weights, so that the file holds them instead of dense weights and masks."""
+        with torch.no_grad():
+            for site, algorithm, module in inserted(network):
+                if algorithm == self.name:
+                    assert isinstance(module, WeightMask)
+                    site.parameter_of(network).masked_fill_(~module.kept(), 0.0)
+                    module.written = True
 
     def sparsity(self) -> float:
         """Return the share of masked weights in the masked layers."""

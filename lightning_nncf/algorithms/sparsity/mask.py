@@ -27,11 +27,17 @@ class WeightMask(nn.Module):
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.register_buffer("mask", torch.ones(tuple(shape), dtype=torch.bool))
+        self.written = False
+        """Whether the zeros are in the weight itself, so that nothing is left to do."""
         self._watching = False
         self._gradient: Tensor | None = None
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the weight with zeros."""
+        return weight if self.written else self.masked(weight)
+
+    def masked(self, weight: Tensor) -> Tensor:
+        """Set zeros where the mask drops."""
         masked = torch.where(self.mask, weight, 0.0)
         if self._watching and masked.requires_grad:
             masked.register_hook(self._collect)  # type: ignore[no-untyped-call]

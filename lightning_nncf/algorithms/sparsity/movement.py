@@ -55,8 +55,8 @@ class MovementMask(WeightMask):
         self.register_buffer("threshold", torch.full((1,), -math.inf))
         self.frozen = False
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight with zeros."""
+    def masked(self, weight: Tensor) -> Tensor:
+        """Set zeros where the mask drops, with gradients for what decides about it."""
         if self.frozen or not self.training:
             mask = self.kept()
             if not self.training:

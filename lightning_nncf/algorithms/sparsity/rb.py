@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -12,12 +13,11 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 
 from lightning_nncf.algorithms.sparsity.config import RBSparsityConfig
-from lightning_nncf.algorithms.sparsity.functional import importance
 from lightning_nncf.algorithms.sparsity.rb_functional import (
-    density_ste,
+    density,
     follow_density,
     rb_loss,
-    rb_loss_gradient,
+    root_mean_square,
     step_logits,
 )
 from lightning_nncf.algorithms.sparsity.rb_mask import LearnedMask
@@ -77,12 +77,13 @@ class RBSparsity(ScheduledSparsity):
     def loss(self) -> Tensor | None:
         """Return the loss on the number of weights kept; none once masks are frozen.
 
-        In the local mode it is the mean of the layers' losses.
+        In the local mode it is the mean of the layers' losses. Its gradient ends at the density: bringing that to the
+        level is done exactly before the optimizer steps, so that the masks' gradients are those of the task alone.
         """
         if self.frozen:
             return None
         losses = [
-            rb_loss(density_ste([self.masks[index].logits for index in group]), 1 - level)
+            rb_loss(density([self.masks[index].logits for index in group]).requires_grad_(), 1 - level)
             for group, level in self._groups()
         ]
         return torch.stack(losses).mean()
@@ -96,19 +97,14 @@ class RBSparsity(ScheduledSparsity):
         if self.frozen or any(gradient is None for gradient in gradients):
             return
         given = [gradient.float() for gradient in gradients if gradient is not None]
-        if not all(bool(torch.isfinite(gradient).all()) for gradient in given):
-            return
         groups = self._groups()
-        for group, level in groups:
+        scales = [root_mean_square([given[index] for index in group]) for group, _ in groups]
+        if not all(map(math.isfinite, scales)):
+            return
+        for (group, level), scale in zip(groups, scales, strict=True):
             logits = [self.masks[index].logits for index in group]
-            count = sum(tensor.numel() for tensor in logits)
-            density = float(density_ste(logits))
-            own = [
-                given[index] - rb_loss_gradient(self.masks[index].logits, density, 1 - level, count) / len(groups)
-                for index in group
-            ]
-            step_logits(logits, own)
-            follow_density(logits, self._importances(group), 1 - level)
+            step_logits(logits, [given[index] for index in group], scale)
+            follow_density(logits, self._weights_of(group), 1 - level)
 
     @torch.no_grad()
     def freeze(self) -> None:
@@ -116,7 +112,7 @@ class RBSparsity(ScheduledSparsity):
         if not self.frozen:
             for group, level in self._groups():
                 logits = [self.masks[index].logits for index in group]
-                follow_density(logits, self._importances(group), 1 - level, speed=_LAST_MOVES, tolerance=0.0)
+                follow_density(logits, self._weights_of(group), 1 - level, speed=_LAST_MOVES, tolerance=0.0)
             super().freeze()
             for module in self.masks:
                 module.freeze()
@@ -149,15 +145,15 @@ class RBSparsity(ScheduledSparsity):
             for index, module in enumerate(self.masks):
                 module.sample((_SEED + step) * _LAYERS + index)
 
-    def _importances(self, group: list[int]) -> list[Tensor]:
-        """Return what decides among equal logits of the layers of a group."""
-        return [importance(self.places[index].parameter_of(self.network)) for index in group]
-
     def _groups(self) -> list[tuple[list[int], float]]:
         """Return the layers that share a level, with the level."""
         if self.targets is None:
             return [(list(range(len(self.masks))), self._level)]
         return [([index], self._local_level(self._level, target)) for index, target in enumerate(self.targets)]
+
+    def _weights_of(self, group: Iterable[int]) -> list[Tensor]:
+        """Return what decides among equal logits of the layers of a group."""
+        return [self.places[index].parameter_of(self.network) for index in group]
 
     def _check_equal(self) -> None:
         """Refuse to go on with masks that differ between processes.

@@ -18,10 +18,10 @@ from lightning_nncf.algorithms.sparsity.selection import kth_smallest
 __all__ = [
     "INITIAL_LOGIT",
     "binary_mask_ste",
-    "density_ste",
+    "density",
     "follow_density",
     "rb_loss",
-    "rb_loss_gradient",
+    "root_mean_square",
     "step_logits",
 ]
 
@@ -58,14 +58,15 @@ def binary_mask_ste(logits: Tensor) -> Tensor:
     return mask
 
 
-def density_ste(logits: Sequence[Tensor]) -> Tensor:
-    """Return the share of weights that are kept without noise, with the gradient of `binary_mask_ste`.
+@torch.no_grad()
+def density(logits: Sequence[Tensor]) -> Tensor:
+    """Return the share of weights that are kept without noise, shape [], in float32.
 
-    >>> float(density_ste([torch.tensor([1.0, -1.0]), torch.tensor([2.0, 3.0])]))
-    0.75
+    >>> density([torch.tensor([1.0, -1.0]), torch.tensor([2.0, 3.0])])
+    tensor(0.7500)
     """
-    count = sum(tensor.numel() for tensor in logits)
-    return torch.stack([binary_mask_ste(tensor).sum() for tensor in logits]).sum() / count
+    kept = torch.stack([torch.count_nonzero(tensor > 0) for tensor in logits]).sum()
+    return (kept.double() / sum(tensor.numel() for tensor in logits)).float()
 
 
 def rb_loss(density: Tensor, target: float, p: float = 0.05) -> Tensor:
@@ -82,21 +83,19 @@ def rb_loss(density: Tensor, target: float, p: float = 0.05) -> Tensor:
     return ((density - target) / p) ** 2
 
 
-def rb_loss_gradient(logits: Tensor, density: float, target: float, count: int, p: float = 0.05) -> Tensor:
-    """Return the gradient of `rb_loss` of `density_ste` in closed form.
+def root_mean_square(gradients: Sequence[Tensor]) -> float:
+    """Return the root of the mean square of all values together; not finite if one of them is not.
 
-    Args:
-        logits: Logits of one layer.
-        density: Share of weights kept, over all layers.
-        target: Share to keep.
-        count: Number of weights in all layers.
-        p: As in `rb_loss`.
+    >>> round(root_mean_square([torch.tensor([1.0, 1.0]), torch.tensor([-1.0, 1.0])]), 4)
+    1.0
     """
-    share = torch.sigmoid(logits)
-    return share * (1 - share) * (2 * (density - target) / (p * p * count))
+    norms = torch.stack([torch.linalg.vector_norm(tensor) for tensor in gradients]).double()
+    return math.sqrt(float(norms.square().sum()) / sum(tensor.numel() for tensor in gradients))
 
 
-def step_logits(logits: Sequence[Tensor], gradients: Sequence[Tensor], rate: float = 0.05, limit: float = 5.0) -> None:
+def step_logits(
+    logits: Sequence[Tensor], gradients: Sequence[Tensor], scale: float, *, rate: float = 0.05, limit: float = 5.0
+) -> None:
     """Move logits against their gradients, in place, whatever the scale of the gradients.
 
     Gradients are divided by the root of their mean square over all layers: those of single masks are so small that
@@ -105,27 +104,26 @@ def step_logits(logits: Sequence[Tensor], gradients: Sequence[Tensor], rate: flo
 
     Args:
         logits: Logits, one tensor per layer.
-        gradients: Their gradients.
+        gradients: Their gradients, overwritten.
+        scale: `root_mean_square` of the gradients.
         rate: Root mean square of the moves.
         limit: Largest multiple of ``rate`` that a logit moves.
 
     >>> logits = [torch.tensor([1.0, 1.0])]
-    >>> step_logits(logits, [torch.tensor([1e-9, -1e-9])])
+    >>> step_logits(logits, [torch.tensor([1e-9, -1e-9])], scale=1e-9)
     >>> logits[0]
     tensor([0.9500, 1.0500])
     """
-    count = sum(tensor.numel() for tensor in gradients)
-    squares = torch.stack([(tensor.double() ** 2).sum() for tensor in gradients]).sum()
-    scale = float(torch.sqrt(squares / count))
     if not math.isfinite(scale) or scale == 0:
         return
     for tensor, gradient in zip(logits, gradients, strict=True):
-        tensor.sub_((gradient / scale).clamp_(-limit, limit).mul_(rate).to(tensor.dtype))
+        # First to the size of 1, for tiny gradients have tiny scales whose inverse may be too large.
+        tensor.sub_(gradient.div_(scale).clamp_(-limit, limit), alpha=rate)
 
 
 def follow_density(
     logits: Sequence[Tensor],
-    importances: Sequence[Tensor],
+    weights: Sequence[Tensor],
     target: float,
     *,
     speed: float = 0.02,
@@ -135,17 +133,17 @@ def follow_density(
 
     This solves the loss on the density exactly, approached with a limited speed. Weights that change sides get a logit
     that is as sure as the initial one, so that the noise of training stays small; among logits that are about equal
-    the weights' importance decides.
+    the weights' magnitude decides.
 
     Args:
         logits: Logits, one tensor per layer.
-        importances: Importance of the weights in each layer; only their ratio to its mean counts.
+        weights: Weights of each layer; only the ratio of their magnitude to its mean counts.
         target: Share to keep.
         speed: Share of all weights that change sides at most.
         tolerance: Distance of the density from the target that is left as it is.
 
     >>> logits = [torch.full((4,), 4.0)]
-    >>> follow_density(logits, [torch.tensor([0.1, 0.4, 0.3, 0.2])], 0.5, speed=1.0)
+    >>> follow_density(logits, [torch.tensor([0.1, -0.4, 0.3, 0.2])], 0.5, speed=1.0)
     >>> (logits[0] > 0).tolist()
     [False, True, True, False]
     """
@@ -157,12 +155,16 @@ def follow_density(
     moves = min(abs(surplus), max(int(speed * total), 1))
     if moves == 0:
         return
-    keys = [
-        (tensor + value / value.mean().clamp(min=1e-12)) * (1 if surplus > 0 else -1)
-        for tensor, value in zip(logits, importances, strict=True)
-    ]
-    candidates = [(tensor > 0) if surplus > 0 else (tensor <= 0) for tensor in logits]
-    threshold = kth_smallest([key[chosen] for key, chosen in zip(keys, candidates, strict=True)], moves - 1)
-    value = -INITIAL_LOGIT if surplus > 0 else INITIAL_LOGIT
-    for tensor, key, chosen in zip(logits, keys, candidates, strict=True):
-        tensor.masked_fill_(chosen & (key <= threshold), value)
+    dropping = surplus > 0
+    keys = [_keys(tensor, weight, dropping) for tensor, weight in zip(logits, weights, strict=True)]
+    threshold = kth_smallest(keys, moves - 1)
+    for tensor, key in zip(logits, keys, strict=True):
+        tensor.masked_fill_(key <= threshold, -INITIAL_LOGIT if dropping else INITIAL_LOGIT)
+
+
+def _keys(logits: Tensor, weight: Tensor, dropping: bool) -> Tensor:
+    """Return in which order weights change sides, infinity for those on the right side."""
+    keys = weight.detach().to(logits.dtype).abs()
+    # In place, for the tensors of a large network are larger than the cache.
+    keys.div_(keys.mean().clamp(min=1e-12)).add_(logits)
+    return keys.masked_fill_(logits <= 0, math.inf) if dropping else keys.neg_().masked_fill_(logits > 0, math.inf)

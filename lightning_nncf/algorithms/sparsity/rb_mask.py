@@ -40,8 +40,8 @@ class LearnedMask(WeightMask):
         self.frozen = False
         self._sampling = False
 
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight with zeros."""
+    def masked(self, weight: Tensor) -> Tensor:
+        """Set zeros where the mask drops, with gradients for what decides about it."""
         if self.frozen and not self.training:
             return torch.where(self.mask, weight, 0.0)
         if self.frozen:

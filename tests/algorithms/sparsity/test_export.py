@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def weights_in(path: Path) -> list[np.ndarray]:
 
 
 def zeros_by_shape(arrays: list[np.ndarray]) -> dict[tuple[int, ...], int]:
-    return {array.shape: int((array == 0).sum()) for array in arrays}
+    found = {array.shape: int((array == 0).sum()) for array in arrays}
+    assert len(found) == len(arrays), "shapes must tell weights apart, and nothing but weights is in the file"
+    return found
 
 
 @pytest.mark.parametrize("quantized", [False, True], ids=["float", "int8"])
@@ -60,6 +63,25 @@ def test_zeros_of_the_masks_are_zeros_in_the_file(tmp_path: Path, section: dict[
         for array in weights_in(path):
             groups = np.moveaxis(array, 1, -1).reshape(-1, 4)
             assert ((groups != 0).sum(-1) <= 2).all()
+
+
+def test_zeros_make_the_deflated_file_smaller_by_about_their_share(tmp_path: Path) -> None:
+    sizes = []
+    for level in (0.0, 0.75):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(256, 256, bias=False))
+        section = {"algorithm": "magnitude_sparsity", "params": multistep(level, level)}
+        compressed = compress(net, {"compression": section}, [torch.zeros(1, 256)])
+        compressed.epoch_step()
+        path = tmp_path / f"{level}.onnx"
+        report = export_and_verify(compressed, path, verify=False).export
+        with zipfile.ZipFile(tmp_path / "model.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            archive.write(path)
+        (entry,) = archive.infolist()
+        assert report.deflated_size == pytest.approx(entry.compress_size, abs=16)
+        sizes.append(report.deflated_size)
+    # A quarter of the floats is left, and where they are.
+    assert 0.25 < sizes[1] / sizes[0] < 0.4
 
 
 def test_the_quantizer_sees_the_masked_weight() -> None:
