@@ -38,7 +38,8 @@ class CalibrationData:
         reduce: Combines statistics of several processes; ``None`` in a single process.
         surroundings: Opened around everything that is done with the data, to leave as it was what `forward` changes.
         loss: Computes the training loss of one batch; ``None`` where `forward` returns it.
-        evaluate: Judges the network on a share of the validation data; higher is better.
+        evaluate: Judges the network on a share of the validation data, by a metric of that name if one is given; higher
+            is better.
         directory: Where files go that a configuration asks for.
     """
 
@@ -49,7 +50,7 @@ class CalibrationData:
     reduce: Reduce | None = None
     surroundings: Callable[[], AbstractContextManager[object]] = nullcontext
     loss: Callable[[Any], object] | None = None
-    evaluate: Callable[[float], float] | None = None
+    evaluate: Callable[[float, str | None], float] | None = None
     directory: Path = Path()
 
 

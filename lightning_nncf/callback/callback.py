@@ -16,8 +16,10 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_nncf.callback.accumulation import Accumulation
+from lightning_nncf.callback.bits_plot import is_mixed, plot_bits
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
+from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers
 from lightning_nncf.callback.steps import StepRunner
@@ -138,7 +140,9 @@ class NNCFCallback(Callback):
         """Initialize from the train loader, unless a checkpoint brought the state."""
         if self.compressed is None:
             return
-        data = calibration_data(trainer, pl_module, StepRunner(pl_module, self.compressed.network))
+        network = self.compressed.network
+        score = ValidationScore(trainer, pl_module, network)
+        data = calibration_data(trainer, pl_module, StepRunner(pl_module, network), evaluate=score)
         self.compressed.calibration = data
         if not self.compressed.initialized:
             rank_zero_info(describe(trainer.strategy.root_device.type))
@@ -194,7 +198,10 @@ class NNCFCallback(Callback):
         rank_zero_info(statistics_table(self.compressed.statistics()))
         if self.export_path is not None and not trainer.interrupted:
             target = self.target(trainer)
-            write_layers(self.compressed.rows(), target.with_suffix(".layers.csv"))
+            rows = self.compressed.rows()
+            write_layers(rows, target.with_suffix(".layers.csv"))
+            if is_mixed(rows):
+                plot_bits(rows, target.with_suffix(".bits.png"))
             proof = self.export(target)
             write_layers([asdict(stored) for stored in proof.export.weights], target.with_suffix(".weights.csv"))
             rank_zero_info(weights_table(proof.export.weights))

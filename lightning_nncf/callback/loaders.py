@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,7 +54,9 @@ class TrainBatches:
         return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
 
 
-def calibration_data(trainer: Any, module: Any, runner: StepRunner) -> CalibrationData:
+def calibration_data(
+    trainer: Any, module: Any, runner: StepRunner, *, evaluate: Callable[[float, str | None], float] | None = None
+) -> CalibrationData:
     """Make the data that algorithms are initialized with from a Trainer that is about to fit."""
 
     def forward(batch: Any) -> object:
@@ -67,6 +70,8 @@ def calibration_data(trainer: Any, module: Any, runner: StepRunner) -> Calibrati
         progress=rank_zero_progress(trainer),
         reduce=distributed_reduce(),
         surroundings=lambda: preserved(module, batch_norm=False),
+        evaluate=evaluate,
+        directory=Path(trainer.default_root_dir),
     )
 
 

@@ -7,7 +7,8 @@ import io
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from rich.table import Table
 
 from lightning_nncf.export import StoredWeight
 
-__all__ = ["layer_table", "render", "statistics_table", "weights_table", "write_layers"]
+__all__ = ["layer_table", "render", "replacing", "statistics_table", "weights_table", "write_layers"]
 
 _GROUPED = ("algorithm", "kind", "bits", "mode", "granularity", "levels")
 
@@ -80,14 +81,22 @@ def statistics_table(statistics: Mapping[str, float]) -> str:
 def write_layers(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Write one line per compressed place as CSV, by way of a temporary file."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file to write, which takes the place of `path` only once it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        Path(temporary).replace(path)
+        yield temporary
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

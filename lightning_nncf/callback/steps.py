@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_nncf.callback.wrappers import Mute, unwrap, wrap
+from lightning_nncf.callback.wrappers import Instead, unwrap, wrap
 from lightning_nncf.errors import CaptureError
 
 __all__ = ["StepRunner", "defines", "muted"]
@@ -20,7 +20,7 @@ _LOGGING = ("log", "log_dict", "print")
 def muted(module: Any) -> Iterator[None]:
     """Let ``self.log`` and the like of a LightningModule do nothing."""
     for name in _LOGGING:
-        wrap(module, name, Mute, _nothing)
+        wrap(module, name, Instead, _nothing)
     try:
         yield
     finally:

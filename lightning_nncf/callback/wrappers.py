@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-__all__ = ["AddLoss", "AfterCall", "BeforeCall", "Mute", "unwrap", "wrap"]
+__all__ = ["AddLoss", "AfterCall", "BeforeCall", "Instead", "unwrap", "wrap"]
 
 
 class _Wrapper:
@@ -60,11 +60,12 @@ class AddLoss(_Wrapper):
         return output + loss
 
 
-class Mute(_Wrapper):
-    """Do nothing instead of a logging method."""
+class Instead(_Wrapper):
+    """Run the action instead of the method."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Ignore the call."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the action returns."""
+        return self.action(*args, **kwargs)
 
 
 def wrap(owner: Any, name: str, wrapper: type[_Wrapper], action: Callable[..., Any]) -> None:

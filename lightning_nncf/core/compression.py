@@ -91,7 +91,7 @@ def calibration_from(
         batch_size=extract_batch_size,
         reduce=distributed_reduce(),
         loss=loss,
-        evaluate=evaluate,
+        evaluate=None if evaluate is None else lambda share, metric: evaluate(share),
     )
 
 

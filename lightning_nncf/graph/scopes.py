@@ -8,7 +8,7 @@ A scope is one of
 * ``{re}`` and a regular expression, searched for in every address;
 * a name as NNCF wrote it, ``ResNet/Sequential[layer1]/BasicBlock[0]/NNCFConv2d[conv1]/conv2d_0``. Attribute names
   between brackets make the module path; a number after the op counts its calls inside that module, all calls of the
-  module included.
+  module included. ``/nncf_model_input_0`` is ``/input:0``.
 
 Regular expressions written for NNCF's names are searched for in those names too, when the class names of the modules
 are known.
@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from lightning_nncf.errors import ScopeError, near
+from lightning_nncf.graph.graph import INPUT, OUTPUT
 
 __all__ = ["ScopeMatcher", "module_path", "scope_filter"]
 
@@ -40,6 +41,7 @@ _OPERATORS = {
     for prefix in ("", "i", "r")
 }  # fmt: skip
 _OPERATORS |= {"__rsub__": "rsub", "__rdiv__": "rdiv", "__rtruediv__": "rdiv"}
+_OPERATORS |= {"nncf_model_input": INPUT, "nncf_model_output": OUTPUT}
 """NNCF names an op after the Python operator, an address after the function behind it."""
 
 
@@ -260,7 +262,7 @@ def _is_nncf(pattern: str) -> bool:
     parts = tail.split("/")
     inner = all(_NNCF_ELEMENT.fullmatch(part) for part in parts[:-1])
     last = _NNCF_ELEMENT.fullmatch(parts[-1]) or _NNCF_OP.fullmatch(parts[-1])
-    return head.isidentifier() and inner and last is not None
+    return (head.isidentifier() or tail.startswith("nncf_model_")) and inner and last is not None
 
 
 def _split_nncf(pattern: str) -> tuple[str, str, int]:

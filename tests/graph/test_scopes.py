@@ -97,6 +97,8 @@ def test_several_scopes_add_up() -> None:
         ("ResNet/__mul___1", "/mul:1"),
         ("ResNet/NNCFLinear[fc]/linear_0", "fc/linear:0"),
         ("ResNet/NNCFLinear[fc]", "fc/linear:0"),
+        ("/nncf_model_input_0", "/input:0"),
+        ("/nncf_model_output_0", "/output:0"),
     ],
 )
 def test_names_of_nncf_are_translated(scope: str, address: str) -> None:

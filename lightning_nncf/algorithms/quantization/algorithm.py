@@ -22,6 +22,8 @@ from lightning_nncf.algorithms.quantization.padding import (
 )
 from lightning_nncf.algorithms.quantization.placement import place_quantizers
 from lightning_nncf.algorithms.quantization.placement.hardware import hardware_table
+from lightning_nncf.algorithms.quantization.precision.search import prepare_precision, search_precision
+from lightning_nncf.algorithms.quantization.precision.space import SearchSpace
 from lightning_nncf.algorithms.quantization.range_init import initialize_ranges, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
@@ -55,6 +57,8 @@ class Quantization(Algorithm):
         super().__init__(config, root)
         self._adjustment: WeightAdjustment | None = None
         self._padded: tuple[PaddedConvolution, ...] = ()
+        self._space: SearchSpace | None = None
+        """What `initialize` searches for bit widths; nothing once it has."""
         self.optimizers: StagedOptimizers | None = None
         if config.params is not None:
             staged = StagedScheduler(
@@ -66,7 +70,11 @@ class Quantization(Algorithm):
 
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
         """Place quantizers on the graph and insert them."""
-        setup = place_quantizers(graph, placement_settings(self.config, self.root, network, graph))
+        settings = placement_settings(self.config, self.root, network, graph)
+        setup = place_quantizers(graph, settings)
+        precision = self.config.initializer.precision
+        if precision is not None:
+            setup, self._space = prepare_precision(precision, network, graph, settings, setup)
         self.inserted = InsertedQuantizers(
             network,
             setup,
@@ -83,12 +91,17 @@ class Quantization(Algorithm):
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
         """Insert the quantizers that a checkpoint lists."""
         self.inserted = InsertedQuantizers.restore(network, structure, self.config, **self._insertion())
+        self._space = None if structure["search"] is None else SearchSpace.from_dict(structure["search"])
         self._padded = tuple(PaddedConvolution.from_dict(values) for values in structure["padded"])
         self._insert_paddings(network)
 
     def structure(self) -> dict[str, Any]:
-        """Return the points with their number formats as they are now, and where they are."""
-        return {**self.inserted.structure(), "padded": [convolution.to_dict() for convolution in self._padded]}
+        """Return the points with their number formats as they are now, where they are, and what is still searched."""
+        return {
+            **self.inserted.structure(),
+            "padded": [convolution.to_dict() for convolution in self._padded],
+            "search": None if self._space is None else self._space.to_dict(),
+        }
 
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:
         """Initialize from data, in the order in which each step finds what it builds on.
@@ -99,10 +112,19 @@ class Quantization(Algorithm):
         if self._adjustment is not None:
             self._adjustment.smooth(self.inserted.quantizers, data)
         initialize_ranges(self.inserted.range_tasks("weight", "activation"), data)
+        self._search_precision(data)
         self.activate()
         if self._adjustment is not None:
             self._adjustment.correct(self.inserted.quantizers, data)
         adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
+
+    def _search_precision(self, data: CalibrationData) -> None:
+        """Choose bit widths with data, once."""
+        if self._space is not None:
+            initializer = self.config.initializer
+            samples = initializer.batchnorm_adaptation.num_bn_adaptation_samples
+            search_precision(self._space, self.inserted, data, initializer.precision, samples)
+            self._space = None
 
     def initialize_ranges(self, network: nn.Module, data: CalibrationData) -> None:
         """Set all ranges from data again."""

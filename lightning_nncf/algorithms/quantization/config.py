@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import model_validator
-from typing_extensions import Self
 
 from lightning_nncf.algorithms.quantization.constraint_config import (
     ActivationsConfig,
@@ -129,21 +126,6 @@ class QuantizationConfig(AlgorithmConfig):
                 f"is not available for target device {root.target_device!r}, only for {known}; write `mode` in "
                 "`weights` and `activations` instead",
             )
-
-    @model_validator(mode="after")
-    def _check_available(self) -> Self:
-        problems = list(_unavailable(self))
-        if problems:
-            raise ConfigProblemsError(problems)
-        return self
-
-
-def _unavailable(config: QuantizationConfig) -> Iterator[Problem]:
-    """Yield the keys that ask for a behaviour which other versions have."""
-    settings: dict[tuple[str, ...], object] = {
-        ("initializer", "precision"): config.initializer.precision,
-    }
-    yield from (Problem(path, _LATER) for path, value in settings.items() if value)
 
 
 register_algorithm_config("quantization", QuantizationConfig)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -10,6 +12,7 @@ from typing_extensions import Self
 from lightning_nncf.config.algorithm import BatchNormAdaptationConfig
 from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
+from lightning_nncf.config.reading import read_file
 
 __all__ = [
     "BiasCorrectionConfig",
@@ -23,6 +26,7 @@ __all__ = [
 ]
 
 QuantizerGroup = Literal["weights", "activations"]
+Bits = Annotated[int, Field(ge=2, le=8)]
 RangeType = Literal["min_max", "mean_min_max", "mixed_min_max", "threesigma", "percentile", "mean_percentile"]
 
 
@@ -58,35 +62,70 @@ class RangeConfig(StrictModel):
     """Quantizers that this entry concerns; absent means all."""
 
 
+def _as_pairs(value: object) -> object:
+    """Read bit widths with lists of quantizers, in place or from a file, as pairs of one bit width and one quantizer.
+
+    >>> _as_pairs({"8": ["conv1|WEIGHT", "conv2|WEIGHT"], "4": "fc|WEIGHT"})
+    [(8, 'conv1|WEIGHT'), (8, 'conv2|WEIGHT'), (4, 'fc|WEIGHT')]
+    """
+    if isinstance(value, (str, Path)):
+        value = read_file(Path(value).expanduser())
+    if not isinstance(value, Mapping):
+        return value
+    pairs = []
+    for bits, names in value.items():
+        number = int(bits) if isinstance(bits, str) and bits.isdigit() else bits
+        pairs += [(number, name) for name in ([names] if isinstance(names, str) else names)]
+    return pairs
+
+
 class PrecisionConfig(StrictModel):
     """How the bit width of each quantizer is chosen in mixed precision."""
 
     type: Literal["hawq", "autoq", "manual"] = "manual"
     """Method."""
 
-    bits: tuple[Annotated[int, Field(ge=2, le=8)], ...] | None = Field(None, strict=False)
-    """Bit widths to choose from."""
+    bits: tuple[Bits, ...] | None = Field(None, strict=False, min_length=1)
+    """Bit widths to choose from, default 2, 4 and 8; a quantizer never gets more than the section says otherwise."""
 
     num_data_points: int = Field(100, ge=1)
     """Samples used to estimate Hessian traces."""
 
     iter_number: int | None = Field(None, ge=0)
-    """Iterations of the method."""
+    """Iterations of the method: random vectors for `hawq`, default 200; episodes for `autoq`, default 300."""
 
     tolerance: float = Field(1e-4, gt=0)
     """Relative change of the trace at which its estimation stops."""
 
     compression_ratio: float | None = Field(None, gt=0)
-    """Target of the method."""
+    """Target of the method. `hawq`: how much less is spent than in 8 bits, default 1.5. `autoq`: largest size of the
+    weights as a share of their size in 32 bits, default 0.15."""
+
+    compression_ratio_of: Literal["flops", "size"] = "flops"
+    """What the ratio of `hawq` is about: FLOPs weighted by the larger bit width of weight and input, or weights
+    weighted by theirs."""
+
+    target_quantizer_group: QuantizerGroup | None = None
+    """Choose bit widths for quantizers of weights or of activations only; absent means for both."""
 
     eval_subset_ratio: float = Field(1.0, gt=0, le=1)
-    """Share of the validation data used for rewards."""
+    """Share of the validation data that `autoq` looks at in each episode."""
+
+    metric: str | None = None
+    """Logged validation metric that `autoq` maximizes, or with a leading minus sign minimizes; absent takes the one
+    that a checkpoint or early-stopping callback monitors, or the only one that is logged."""
 
     warmup_iter_number: int | None = Field(None, ge=0)
-    """Iterations with random actions before learning."""
+    """Episodes of `autoq` with random actions before it learns, default 10."""
 
-    bitwidth_per_scope: tuple[Annotated[tuple[int, str], Field(strict=False)], ...] = Field((), strict=False)
-    """Pairs of bit width and quantizer."""
+    bitwidth_per_scope: Annotated[
+        tuple[Annotated[tuple[Bits, str], Field(strict=False)], ...],
+        Field(strict=False),
+        BeforeValidator(_as_pairs, json_schema_input_type=list[tuple[Bits, str]] | dict[str, str | list[str]] | str),
+    ] = ()
+    """Bit widths of single quantizers for `manual`: pairs ``[bits, quantizer]``, or bits with lists of quantizers, or
+    the path of a JSON or YAML file with the latter. A quantizer is named as in the table of layers, by a scope with
+    ``|WEIGHT``, ``|OUTPUT`` or ``|INPUT0``, or as NNCF named it."""
 
     traces_per_layer_path: str | None = None
     """File with traces computed earlier."""

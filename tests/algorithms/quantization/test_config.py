@@ -52,7 +52,6 @@ def test_disable_saturation_fix_must_be_a_boolean() -> None:
 @pytest.mark.parametrize(
     ("values", "path"),
     [
-        ({"initializer": {"precision": {"type": "hawq", "bits": [4, 8]}}}, "initializer.precision"),
         ({"accuracy_aware_training": {"patience_epochs": 1}}, "accuracy_aware_training"),
     ],
 )

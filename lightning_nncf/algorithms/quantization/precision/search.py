@@ -1,0 +1,74 @@
+"""Prepares and runs the choice of bit widths that a configuration asks for."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.inserted import InsertedQuantizers
+from lightning_nncf.algorithms.quantization.placement import PlacementSettings
+from lightning_nncf.algorithms.quantization.precision.autoq import agent_player, search_by_agent
+from lightning_nncf.algorithms.quantization.precision.formats import allowed_formats
+from lightning_nncf.algorithms.quantization.precision.hawq import search_by_traces
+from lightning_nncf.algorithms.quantization.precision.manual import assign_bits
+from lightning_nncf.algorithms.quantization.precision.naming import PointNames
+from lightning_nncf.algorithms.quantization.precision.space import SearchSpace, changed, search_space
+from lightning_nncf.algorithms.quantization.range_init import bypassed
+from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
+from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.graph.graph import NetworkGraph
+
+__all__ = ["prepare_precision", "search_precision"]
+
+
+def prepare_precision(
+    config: PrecisionConfig,
+    network: nn.Module,
+    graph: NetworkGraph,
+    settings: PlacementSettings,
+    setup: QuantizationSetup,
+) -> tuple[QuantizationSetup, SearchSpace | None]:
+    """Set the bit widths that are written down, or find out what a search with data may choose from.
+
+    Raises:
+        ConfigError: The list names no quantizer or impossible bits, or the search has nothing to choose.
+    """
+    formats = allowed_formats(graph, settings, setup)
+    if config.type == "manual":
+        names = PointNames(network, graph, setup)
+        return assign_bits(setup, names, formats, config.bitwidth_per_scope), None
+    if config.type == "autoq":
+        agent_player()
+    return setup, search_space(graph, setup, formats, config, settings.target_device)
+
+
+def search_precision(
+    space: SearchSpace,
+    inserted: InsertedQuantizers,
+    data: CalibrationData,
+    config: PrecisionConfig,
+    adaptation_samples: int,
+) -> None:
+    """Search for bit widths and give them to the quantizers, whose ranges stay: none depends on the bits.
+
+    Args:
+        space: What may be chosen.
+        inserted: The quantizers, with their ranges.
+        data: The data.
+        config: Settings.
+        adaptation_samples: Samples for batch norm to adapt to before the network is judged.
+    """
+    network, points, quantizers = inserted.network, inserted.setup.points, inserted.quantizers
+    weights = {
+        index: places[0].parameter_of(network)
+        for index, (point, places) in enumerate(zip(points, inserted.sites, strict=True))
+        if point.kind == "weight"
+    }
+    with bypassed(quantizers):
+        if config.type == "hawq":
+            names = [str(point.point) for point in points]
+            bits = search_by_traces(space, names, quantizers, weights, network, data, config)
+        else:
+            bits = search_by_agent(space, points, quantizers, weights, network, data, config, adaptation_samples)
+    for index, quantizer in enumerate(quantizers):
+        quantizer.config = changed(quantizer.config, space.format(index, bits[index]))
