@@ -3,18 +3,19 @@
 The recipe was chosen on validation images, the result is taken on the folds under test with other seeds:
 
     python -m benchmarks.pruning_digits --split val --datasets hard --seeds 100 --methods group_fast global_fast ...
-    python -m benchmarks.pruning_digits --datasets digits --seeds 10 11 12
-    python -m benchmarks.pruning_digits --datasets hard --seeds 10 11 12
+    python -m benchmarks.pruning_digits --datasets digits --seeds 10
+    python -m benchmarks.pruning_digits --datasets hard --seeds 10
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from typing import Any
 
-from benchmarks.machine import write_results
-from benchmarks.protocol import Method, add_arguments, run_with_arguments
+from benchmarks.machine import read_results, write_results
+from benchmarks.protocol import Method, Run, add_arguments, run_with_arguments, summarize
 
 REMOVED = 0.4
 """Share of the FLOPs that is removed."""
@@ -45,7 +46,7 @@ def methods(epochs: int) -> dict[str, Method]:
 
 
 def main() -> None:
-    """Run the methods asked for; results on the folds under test are written, others printed."""
+    """Run the methods asked for; results on the folds under test are added to those written before, others printed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--methods", nargs="+", default=["global_fast"], choices=sorted(methods(1)))
@@ -56,8 +57,20 @@ def main() -> None:
         return
     command = " ".join(["python -m benchmarks.pruning_digits", *sys.argv[1:]])
     for dataset in arguments.datasets:
-        shared = {key: value for key, value in found.items() if key not in _FILES}
-        write_results(_FILES[dataset], {"command": command, **shared, **found[dataset]})
+        _write(_FILES[dataset], command, found["recipe"], found[dataset]["runs"])
+
+
+def _write(name: str, command: str, recipe: Any, runs: list[dict[str, Any]]) -> None:
+    """Write runs with what they come to, beside those of other seeds that were made by the same recipe."""
+    known = read_results(name)
+    commands = [command]
+    recipe = json.loads(json.dumps(recipe))
+    if known is not None and known["recipe"] == recipe:
+        ours = {(run["seed"], run["method"]) for run in runs}
+        runs = [run for run in known["runs"] if (run["seed"], run["method"]) not in ours] + runs
+        commands = [*(each for each in known["commands"] if each != command), command]
+    summary = summarize(Run(**run) for run in runs)
+    write_results(name, {"commands": commands, "recipe": recipe, "summary": summary, "runs": runs})
 
 
 if __name__ == "__main__":
