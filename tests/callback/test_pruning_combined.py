@@ -110,6 +110,8 @@ def test_optimizer_keeps_what_it_knows_of_the_ranges_that_stay() -> None:
     compressed.epoch_step()
     assert scale.shape == (8, 1, 1, 1)
     assert torch.equal(optimizer.state[scale]["exp_avg"], before[kept])
+    network.body.lnncf_weight.quantization.set_range(-torch.arange(1.0, 9.0), torch.arange(1.0, 9.0))
+    assert scale.flatten().tolist() == pytest.approx(list(range(1, 9)))
 
 
 @pytest.mark.slow

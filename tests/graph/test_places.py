@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_nncf.algorithms.pruning.places import place_of
-from lightning_nncf.algorithms.pruning.propagation import propagate
+from lightning_nncf.graph.dependencies.places import place_of
+from lightning_nncf.graph.dependencies.propagation import propagate
 from lightning_nncf.graph.graph import INPUT, OUTPUT, InsertionPoint
 from lightning_nncf.graph.hooks import sites
 from lightning_nncf.graph.trace import trace
