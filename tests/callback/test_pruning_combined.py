@@ -69,11 +69,17 @@ def test_exported_file_is_small_and_agrees_in_both_runtimes(tmp_path: Path, name
 
 def test_ranges_per_channel_of_activations_are_sliced_with_the_channels(tmp_path: Path) -> None:
     masked = fit(tmp_path / "masked", prune(more=[PER_CHANNEL], device="TRIAL"))
-    small = fit(tmp_path / "small", prune(more=[PER_CHANNEL], device="TRIAL", shrink_at=2))
+    keep = ModelCheckpoint(tmp_path, filename="last")
+    torch.manual_seed(0)
+    small = Wide()
+    callback = prune(more=[PER_CHANNEL], device="TRIAL", shrink_at=2)
+    trainer(tmp_path, callback, keep, max_epochs=4, enable_checkpointing=True).fit(small, loader())
     scales = {name: tuple(value.shape) for name, value in small.net.named_parameters() if "_out0.quantization" in name}
     assert scales["lnncf_relu_0_out0.quantization.scale"] == (1, 8, 1, 1)
     assert scales["lnncf_mean_0_out0.quantization.scale"] == (1, 8)
-    torch.testing.assert_close(small.eval()(X), masked.eval()(X), rtol=1e-5, atol=1e-5)
+    expected = small.eval()(X)
+    torch.testing.assert_close(expected, masked.eval()(X), rtol=1e-5, atol=1e-5)
+    assert torch.equal(load_from_checkpoint(Wide, tmp_path / "last.ckpt")(X), expected)
 
 
 def test_thresholds_of_binary_activations_are_sliced_with_the_channels(tmp_path: Path) -> None:
@@ -104,6 +110,8 @@ def test_optimizer_keeps_what_it_knows_of_the_ranges_that_stay() -> None:
     compressed.epoch_step()
     assert scale.shape == (8, 1, 1, 1)
     assert torch.equal(optimizer.state[scale]["exp_avg"], before[kept])
+    network.body.lnncf_weight.quantization.set_range(-torch.arange(1.0, 9.0), torch.arange(1.0, 9.0))
+    assert scale.flatten().tolist() == pytest.approx(list(range(1, 9)))
 
 
 @pytest.mark.slow

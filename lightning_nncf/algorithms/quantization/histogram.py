@@ -83,7 +83,8 @@ class FloatHistogram:
             lowest = max(self.top - _OCTAVES + 1, 1)
             self.zeros[rows] += patterns[:, :, :lowest].sum((1, 2, 3))
             octaves = patterns[:, :, lowest : self.top + 1]
-            merged = octaves.unflatten(-1, (1 << self.mantissa_bits, 1 << (_MANTISSA - self.mantissa_bits))).sum(-1)
+            bins, width = 1 << self.mantissa_bits, 1 << (_MANTISSA - self.mantissa_bits)
+            merged = octaves.reshape(*octaves.shape[:-1], bins, width).sum(-1)
             self.counts[rows, :, _OCTAVES - merged.shape[2] :] += merged
 
     def raise_top(self, top: int) -> None:

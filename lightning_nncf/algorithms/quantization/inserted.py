@@ -94,7 +94,7 @@ class InsertedQuantizers:
     def structure(self) -> dict[str, Any]:
         """Return the points with their number formats as they are now, and where they are."""
         points = tuple(
-            replace(point, config=quantizer.config)
+            replace(point, config=quantizer.config, shape=_present_shape(point, quantizer))
             for point, quantizer in zip(self.setup.points, self.quantizers, strict=True)
         )
         return {
@@ -133,6 +133,12 @@ class InsertedQuantizers:
                     num_samples=entry.num_init_samples if point.kind in kinds else 0,
                 )
         return list(tasks.values())
+
+
+def _present_shape(point: QuantizationPoint, quantizer: Quantizer) -> tuple[int, ...]:
+    """Return the shape of the tensors at a point with the channels that are left once filters are removed."""
+    axis = quantizer.axis
+    return point.shape if axis < 0 else (*point.shape[:axis], quantizer.shape[axis], *point.shape[axis + 1 :])
 
 
 def _learning(

@@ -31,23 +31,19 @@ class Quantizer(nn.Module, ABC):
 
     Args:
         config: Number format.
-        shape: Shape of the parameters: ``(1,)`` for one range per tensor, else ones with the number of channels at
-            `axis`.
         axis: Axis of the channels in the tensors to quantize, or -1 for one range per tensor.
         learning: How the range learns; default: its linear values, by their plain gradients.
 
-    A range that learns as a logarithm has it in its parameter, but linear values under the same name in state dicts:
-    in double precision, from which the parameter comes back to the bit (to 2**-53 within 2**-28 of zero).
+    Parameters have the shape ``(1,)`` for one range per tensor, else ones with the number of channels at `axis`. A
+    range that learns as a logarithm has it in its parameter, but linear values under the same name in state dicts: in
+    double precision, from which the parameter comes back to the bit (to 2**-53 within 2**-28 of zero).
     """
 
     width: ClassVar[str]
     """Name of the parameter that may learn as a logarithm."""
 
-    def __init__(
-        self, config: QuantizerConfig, shape: tuple[int, ...], axis: int, learning: RangeLearning | None = None
-    ) -> None:
+    def __init__(self, config: QuantizerConfig, axis: int, learning: RangeLearning | None = None) -> None:
         super().__init__()
-        self.shape = shape
         self.axis = axis
         self.learning = learning or RangeLearning()
         self.enabled = True
@@ -60,6 +56,11 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the parameters, which have fewer channels once filters are removed."""
+        return self.get_parameter(self.width).shape
 
     @property
     def config(self) -> QuantizerConfig:
@@ -160,7 +161,7 @@ class SymmetricQuantizer(Quantizer):
     def __init__(
         self, config: QuantizerConfig, shape: tuple[int, ...], axis: int, learning: RangeLearning | None = None
     ) -> None:
-        super().__init__(config, shape, axis, learning)
+        super().__init__(config, axis, learning)
         self.scale = nn.Parameter(torch.zeros(shape) if self.learning.logarithm else torch.ones(shape))
 
     def quantize(self, x: Tensor) -> Tensor:
@@ -198,7 +199,7 @@ class AsymmetricQuantizer(Quantizer):
     def __init__(
         self, config: QuantizerConfig, shape: tuple[int, ...], axis: int, learning: RangeLearning | None = None
     ) -> None:
-        super().__init__(config, shape, axis, learning)
+        super().__init__(config, axis, learning)
         self.input_low = nn.Parameter(torch.zeros(shape))
         self.input_range = nn.Parameter(torch.zeros(shape) if self.learning.logarithm else torch.ones(shape))
 

@@ -54,7 +54,7 @@ FAMILIES = {
     "squeezenet1_1": 64,
     "resnet18": 32,
     "resnet50": 64,
-    "resnext50_32x4d": 32,
+    "resnext50_32x4d": 64,
     "wide_resnet50_2": 64,
     "densenet121": 32,
     "googlenet": 64,
@@ -65,7 +65,7 @@ FAMILIES = {
     "mnasnet0_5": 32,
     "efficientnet_b0": 32,
     "efficientnet_v2_s": 96,
-    "regnet_x_400mf": 32,
+    "regnet_x_400mf": 64,
     "regnet_y_400mf": 32,
     "convnext_tiny": 32,
     "vit_b_16": 224,
@@ -83,8 +83,8 @@ def test_shrunk_network_of_every_torchvision_family_equals_the_masked_one(name: 
     network = torchvision.models.get_model(name, weights=None, **arguments)
     x = torch.rand(2, 3, FAMILIES[name], FAMILIES[name], dtype=torch.float64)
     error, before, after = shrink_and_compare(network, lambda net: net(x))
-    # Batch norm over two samples of one pixel amplifies rounding; elsewhere float64 leaves nothing to excuse.
-    assert error < (1e-5 if name in ("resnext50_32x4d", "efficientnet_v2_s") else 1e-10)
+    # Batch norm over two samples of few pixels amplifies rounding; elsewhere float64 leaves nothing to excuse.
+    assert error < (1e-8 if name == "efficientnet_v2_s" else 1e-10)
     assert after.flops < before.flops
 
 
