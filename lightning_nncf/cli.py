@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,12 +90,15 @@ class QuantizeCLI(NNCFCLI):
     """
 
     def __init__(self, args: Sequence[str]) -> None:
-        super().__init__(
-            args=[*args, "--trainer.max_epochs=0"],
-            run=False,
-            save_config_callback=None,
-            parser_kwargs={"description": "Compress a network without training, export it and prove the file."},
-        )
+        with warnings.catch_warnings():
+            # Ours are those of the command line, without the command and with no epochs.
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+            super().__init__(
+                args=[*args, "--trainer.max_epochs=0"],
+                run=False,
+                save_config_callback=None,
+                parser_kwargs={"description": "Compress a network without training, export it and prove the file."},
+            )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what ``quantize`` understands beside Lightning's own arguments."""

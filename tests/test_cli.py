@@ -98,6 +98,7 @@ def test_quantize_refuses_a_compressed_checkpoint(quantized: Path) -> None:
         main(["quantize", *_quickstart(quantized), "--ckpt_path", str(quantized / "new/model.ckpt")])
 
 
+@pytest.mark.filterwarnings("error:LightningCLI's args")
 def test_quantize_refuses_a_file_without_the_callback(quantized: Path) -> None:
     with pytest.raises(SystemExit, match="exactly one NNCFCallback"):
         main(["quantize", *_quickstart(quantized), "--trainer.callbacks", "null"])

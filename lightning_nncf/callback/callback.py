@@ -47,7 +47,7 @@ class NNCFCallback(Callback):
     Add it to ``Trainer(callbacks=[...])`` and call ``fit`` with a trained module: the network is captured, the
     algorithms of the configuration are inserted, initialized with batches of the train loader and trained with it. At
     the end an ONNX file is written and compared with PyTorch in ONNX Runtime and OpenVINO. Checkpoints hold everything
-    that is needed to go on.
+    that is needed to go on. With ``Trainer(max_epochs=0)`` all this happens without any training.
 
     Args:
         config: NNCF configuration: path of a JSON (comments allowed) or YAML file, or the same keys inline.

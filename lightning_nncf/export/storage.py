@@ -78,15 +78,13 @@ def store_weights(model: onnx.ModelProto, bits: Mapping[str, int]) -> tuple[Stor
         integers, readers = np.asarray(graph.constant(name)), graph.consumers(name)
         offset = _offset(integers, node, graph)
         kept = _kept(offset, bits[label], opset)
-        layers = [node for reader in readers for node in _layers(graph, reader)]
-        turned = any(reader.op_type != "DequantizeLinear" for reader in readers)
-        cast = kept is None and (turned or any(_takes_quantized(graph, layer) for layer in layers))
+        why_cast = _why_cast(graph, readers)
         if kept is not None or offset is None:
-            reason, size, kind = kept or "", integers.size, integers.dtype.name
+            cast, reason, size, kind = False, kept or "", integers.size, integers.dtype.name
         else:
-            replacements += _pack(graph, name, integers, offset, readers, cast=cast)
-            reason = "its layer runs on 8-bit integers" if cast else "only the weight is quantized"
+            cast, reason = why_cast is not None, why_cast or "only the weight is quantized"
             size, kind = (integers.size + 1) // 2, "uint4" if offset.any() else "int4"
+            replacements += _pack(graph, name, integers, offset, readers, cast=cast)
         stored[name] = StoredWeight(
             quantizer=label,
             bits=bits[label],
@@ -144,6 +142,15 @@ def _label(node: onnx.NodeProto, bits: Mapping[str, int]) -> str | None:
         return None
     labels = [label for label in bits if node.name.startswith(f"{label}/")]
     return max(labels, key=len, default=None)
+
+
+def _why_cast(graph: OnnxGraph, readers: Sequence[onnx.NodeProto]) -> str | None:
+    """Return why a weight in 4 bits must be cast to 8, None if it need not."""
+    if any(_takes_quantized(graph, layer) for reader in readers for layer in _layers(graph, reader)):
+        return "its layer runs on 8-bit integers"
+    if any(reader.op_type != "DequantizeLinear" for reader in readers):
+        return "one of its layers reads it transposed"
+    return None
 
 
 def _layers(graph: OnnxGraph, reader: onnx.NodeProto) -> list[onnx.NodeProto]:

@@ -35,6 +35,7 @@ class WeightAdjustment:
         self._config = config
         self._network = network
         self._groups = [] if config.smooth_quant is None else smooth_groups(network, graph, setup)
+        self._corrected = False
         self._targets = [] if config.bias_correction is None else bias_targets(network, graph, setup)
 
     def smooth(self, quantizers: Sequence[Quantizer], data: CalibrationData) -> None:
@@ -44,9 +45,13 @@ class WeightAdjustment:
             smooth(self._network, self._groups, quantizers, data, alpha=config.alpha, num_samples=config.num_samples)
 
     def correct(self, quantizers: Sequence[Quantizer], data: CalibrationData) -> None:
-        """Correct biases, when all quantizers have their ranges and bits and quantize."""
+        """Correct biases, when all quantizers have their ranges and bits and quantize; the first time only.
+
+        Corrected biases are no longer those of the float network, so a second correction would add to the first.
+        """
         config = self._config.bias_correction
-        if config is not None:
+        if config is not None and not self._corrected:
+            self._corrected = True
             correct_biases(self._network, self._targets, quantizers, data, config.num_samples)
 
     def summary(self) -> list[str]:
