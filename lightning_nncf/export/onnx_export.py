@@ -21,7 +21,7 @@ from lightning_nncf.export.lowering import LoweredQuantizers, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
 from lightning_nncf.export.movement import repeat_quantizers
-from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch
+from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
@@ -111,13 +111,15 @@ def export_onnx(
         What was written.
 
     Raises:
-        ExportError: If the file cannot be written (checked before any work) or the network cannot be exported.
+        ExportError: If the file cannot be written (checked before any work), a parameter is NaN or infinite, or the
+            network cannot be exported.
     """
     started = time.perf_counter()
     target = check_writable(path)
     if export_format not in FORMATS:
         raise ExportError(f"unknown export_format {export_format!r}; {near(str(export_format), FORMATS)}")
     copied = cpu_copy(network)
+    require_finite(copied)
     quantizers, restart = mark_quantizers(copied)
     if export_format == "openvino_fq" and dynamic_batch and any(map(is_binary, quantizers.values())):
         warnings.warn(

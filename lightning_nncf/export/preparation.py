@@ -10,14 +10,30 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from lightning_nncf.errors import ExportError
 from lightning_nncf.export.structure import flatten, rebuild
 
-__all__ = ["FlatNetwork", "cpu_copy", "cpu_inputs", "double_batch", "float_inputs"]
+__all__ = ["FlatNetwork", "cpu_copy", "cpu_inputs", "double_batch", "float_inputs", "require_finite"]
 
 
 def cpu_copy(network: nn.Module) -> nn.Module:
     """Return a copy of a network on the CPU, in float32 and eval mode; the network stays as it is."""
     return copy.deepcopy(network).cpu().float().eval()
+
+
+def require_finite(network: nn.Module) -> None:
+    """Refuse a network whose training went wrong, before runtimes complain about what came of it.
+
+    Raises:
+        ExportError: A parameter is NaN or infinite; the first ones are named.
+    """
+    bad = [name for name, parameter in network.named_parameters() if not bool(torch.isfinite(parameter).all())]
+    if bad:
+        named = ", ".join(repr(name) for name in bad[:3])
+        raise ExportError(
+            f"{len(bad)} parameters are NaN or infinite, as {named}: training diverged. Load an earlier checkpoint, or "
+            "train again with a lower learning rate or clipped gradients"
+        )
 
 
 def float_inputs(tensor: Any) -> Any:

@@ -415,3 +415,13 @@ def test_arithmetic_on_sizes_does_not_move_quantizers_in_the_torchscript_trace(t
     report = quick_export(network, x, tmp_path / "m.onnx")
     assert report.activation_quantizers == 1
     torch.testing.assert_close(OnnxRuntimeModel(tmp_path / "m.onnx")(x), network(x).detach(), rtol=1e-4, atol=1e-4)
+
+
+def test_parameters_that_are_not_finite_are_named_before_anything_is_written(tmp_path: Path) -> None:
+    network = Block(nn.Conv2d(3, 4, 3))
+    with torch.no_grad():
+        network.conv.conv.weight[0, 0, 0, 0] = torch.nan
+        network.output.scale.fill_(torch.inf)
+    with pytest.raises(ExportError, match=r"2 parameters .* 'conv\.conv\.weight', 'output\.scale': training diverged"):
+        export_onnx(network, ((torch.rand(1, 3, 8, 8),), {}), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
