@@ -117,6 +117,15 @@ def test_bits_never_exceed_those_of_the_section() -> None:
     assert max(row["bits"] for row in _compressed(config).rows()) <= 4
 
 
+def test_formats_are_those_of_the_device() -> None:
+    config = quantization({**HAWQ, "compression_ratio": 1.8}, "NPU")
+    rows = _compressed(config).rows()
+    # the NPU has weights of 2, 4 and 8 bits, but no inputs of 2 bits and no asymmetric ones of 4
+    assert {row["bits"] for row in rows if row["kind"] == "activation"} == {4, 8}
+    assert {row["mode"] for row in rows if row["bits"] < 8} == {"symmetric"}
+    assert all(row["levels"] in ("-8..7", "0..15") for row in rows if row["bits"] == 4)
+
+
 def test_only_one_group_is_chosen_for_when_asked() -> None:
     precision = {**HAWQ, "compression_ratio": 2.0, "compression_ratio_of": "size"}
     compressed = _compressed(quantization({**precision, "target_quantizer_group": "weights"}))

@@ -92,6 +92,12 @@ def test_bits_that_the_device_lacks_are_an_error_that_names_what_it_has() -> Non
         _bits([[4, "left|WEIGHT"]], device="CPU")
 
 
+def test_bits_may_differ_between_weights_and_activations_of_a_device() -> None:
+    assert _bits([[2, "left|WEIGHT"]], device="NPU")["left/conv2d:0|weight1"] == 2
+    with pytest.raises(ConfigError, match="asks for 2 bits at '/input:0', where the target device computes in 4, 8"):
+        _bits([[2, "/input:0"]], device="NPU")
+
+
 def test_a_name_that_means_nothing_is_an_error_with_the_key() -> None:
     with pytest.raises(ScopeError, match=r"`initializer.precision.bitwidth_per_scope`: .*did you mean"):
         _bits([[4, "lft/conv2d:0|WEIGHT"]])

@@ -97,6 +97,34 @@ def test_traces_follow_the_seed_and_leave_the_network_as_it_was() -> None:
     assert all(module.training for module in network.modules())
 
 
+def test_processes_agree_on_the_mean_over_their_data() -> None:
+    """Two processes with half of the batches each, one after the other, against one process with all of them."""
+    network, data = _regression()
+    halves = [data[:2], data[2:]]
+    drawn: list[list[Tensor]] = [[], []]
+
+    def reduce_of(rank: int, other: list[Tensor] | None) -> Any:
+        def reduce(values: Tensor, operation: str) -> Tensor:
+            drawn[rank].append(values)
+            position = len(drawn[rank]) - 1
+            theirs = torch.zeros_like(values) if other is None else other[position]
+            return values + theirs if operation == "sum" else torch.maximum(values, theirs)
+
+        return reduce
+
+    def run(batches: list[Any], reduce: Any) -> float:
+        torch.manual_seed(5)
+        loss = lambda batch: F.mse_loss(network(batch[0]), batch[1])  # noqa: E731
+        values = CalibrationData(
+            batches=batches, forward=loss, batch_size=lambda batch: len(batch[0]), loss=loss, reduce=reduce
+        )
+        return average_traces(network, {"w": network.weight}, values, num_data_points=96, iterations=3)["w"]
+
+    run(halves[0], reduce_of(0, None))
+    together = run(halves[1], reduce_of(1, drawn[0]))
+    assert together == pytest.approx(run(data, None), rel=1e-6)
+
+
 def test_a_loss_that_is_linear_in_a_weight_has_no_curvature() -> None:
     network = nn.Linear(2, 1)
     data = _data([[torch.ones(4, 2)]], lambda batch: network(batch[0]).mean())
