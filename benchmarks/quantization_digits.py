@@ -57,9 +57,11 @@ def main() -> None:
     parser.add_argument("--part", default="bits", choices=sorted(PARTS))
     add_arguments(parser)
     arguments = parser.parse_args()
-    found = run_with_arguments(PARTS[arguments.part](), arguments)
     suffix = "" if arguments.split == "test" else f"_{arguments.split}"
-    write_results(f"quantization_digits_{arguments.part}{suffix}", found)
+    for dataset in arguments.datasets:
+        one = argparse.Namespace(**{**vars(arguments), "datasets": [dataset]})
+        found = run_with_arguments(PARTS[arguments.part](), one)
+        write_results(f"quantization_{arguments.part}_{dataset}{suffix}", found)
 
 
 if __name__ == "__main__":

