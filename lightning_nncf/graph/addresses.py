@@ -118,5 +118,5 @@ def function_name(function: Callable[..., Any]) -> str:
     if name in _PROPERTY_SLOTS:
         owner = getattr(function, "__self__", None)
         name = getattr(owner, "__name__", name)
-    name = name.partition(".")[0]
+    name = f"{name}".partition(".")[0]  # a plain string: some compilers know no methods of what getattr returns
     return _OPERATORS.get(name, name)

@@ -53,7 +53,11 @@ def test_every_place_is_listed_beside_the_file(folder: Path) -> None:
 
 
 def test_no_half_written_file_is_left(folder: Path) -> None:
-    assert sorted(path.name for path in (folder / "out").iterdir()) == ["model.layers.csv", "model.onnx"]
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "model.layers.csv",
+        "model.onnx",
+        "model.weights.csv",
+    ]
 
 
 def test_file_that_disagrees_is_kept_under_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

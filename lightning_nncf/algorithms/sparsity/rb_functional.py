@@ -158,8 +158,14 @@ def follow_density(
     dropping = surplus > 0
     keys = [_keys(tensor, weight, dropping) for tensor, weight in zip(logits, weights, strict=True)]
     threshold = kth_smallest(keys, moves - 1)
-    for tensor, key in zip(logits, keys, strict=True):
-        tensor.masked_fill_(key <= threshold, -INITIAL_LOGIT if dropping else INITIAL_LOGIT)
+    side = -INITIAL_LOGIT if dropping else INITIAL_LOGIT
+    before = [key < threshold for key in keys]
+    ties = moves - sum(int(torch.count_nonzero(moved)) for moved in before)
+    for tensor, key, moved in zip(logits, keys, before, strict=True):
+        tensor.masked_fill_(moved, side)
+        equal = (key == threshold).nonzero()[:ties]
+        tensor[tuple(equal.T)] = side
+        ties -= len(equal)
 
 
 def _keys(logits: Tensor, weight: Tensor, dropping: bool) -> Tensor:
