@@ -70,6 +70,7 @@ def _worker(rank: int, folder: str, kind: str) -> None:
         }
         if rank == 0:
             torch.save(found, Path(folder) / "gradients.pt")
+        dist.barrier()  # a process that leaves while the other still talks to it may be aborted
     finally:
         dist.destroy_process_group()
 
