@@ -5,8 +5,8 @@
 For every operator, type, shape and layout: forward over a plain copy and backward over an addition of two tensors to a
 third, both into memory that is there already; forward and backward together through autograd, and how many times
 longer the eager formula, ``torch.fake_quantize_*`` (no gradient of the range), ``torch._fake_quantize_learnable_*`` and
-with ``--compile`` the compiled formula take for it. Everything alternates in one process; medians of the processor
-time of the thread with one thread, of wall time with more.
+with ``--compile`` the compiled formula take for it. Everything alternates in one process. What counts is the least
+time, which other work on the machine disturbs least: processor time with one thread, wall time with more.
 
 Every call is made twice, and caches are emptied between the two, so that all of them find their tensors in memory, as
 in a training step, and in the same state. Shapes that fit into the caches are measured there: each call is the mean of
@@ -17,7 +17,6 @@ name, so that a table can be measured in parts.
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -74,7 +73,7 @@ class Clock:
     Args:
         rounds: How many times each.
         threads: Threads that the calls use.
-        repeats: Calls in a row, of which the mean counts; with one, caches are emptied before.
+        repeats: Calls in a row, whose mean is one time; with one, caches are emptied before.
     """
 
     def __init__(self, rounds: int, threads: int, repeats: int) -> None:
@@ -83,8 +82,8 @@ class Clock:
         self.now = time.thread_time if threads == 1 else time.perf_counter
         self.room = torch.zeros(1 << 24)  # 64 MiB
 
-    def medians(self, calls: dict[str, Call]) -> dict[str, float]:
-        """Return the median of each call in milliseconds."""
+    def least(self, calls: dict[str, Call]) -> dict[str, float]:
+        """Return the least time of each call in milliseconds."""
         taken: dict[str, list[float]] = {name: [] for name in calls}
         for call in calls.values():
             call()
@@ -97,7 +96,7 @@ class Clock:
                 for _ in range(self.repeats):
                     call()
                 taken[name].append((self.now() - start) / self.repeats)
-        return {name: 1e3 * statistics.median(values) for name, values in taken.items()}
+        return {name: 1e3 * min(values) for name, values in taken.items()}
 
 
 def kernel(name: str) -> Callable[..., Any]:
@@ -165,7 +164,7 @@ def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, clock: Clock, compiles
         torch.compiler.reset()
         compiled = torch.compile(lambda a, b: ops.fake_quantize_symmetric(a, b, -128, 127, axis), fullgraph=True)
         calls["compiled"] = both_ways(compiled, inputs, grad)
-    ms = clock.medians(calls)
+    ms = clock.least(calls)
     row = {
         "symmetric forward / copy": ms["symmetric forward"] / ms["copy"],
         "symmetric backward / add": ms["symmetric backward"] / ms["add"],
@@ -219,7 +218,7 @@ def other_rows(x: Tensor, grad: Tensor, clock: Clock) -> dict[str, dict[str, Any
         "mask back": lambda: kernel("sample_and_mask_backward")(grad, x, logits, seed),
         "mask back eager": lambda: masking.reference_masked_backward(grad, x, logits, seed),
     }
-    ms = clock.medians(calls)
+    ms = clock.least(calls)
     rows = {}
     for name in ("xnor", "dorefa", "activations", "mask"):
         row = {"forward / copy": ms[name] / ms["copy"], "eager forward x": ms[f"{name} eager"] / ms[name]}

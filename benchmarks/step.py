@@ -4,7 +4,8 @@
 
 Every quantizer of the default configuration with trainable ranges, SGD with momentum. The two steps alternate in one
 process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. Memory is the most that
-a process held of its own, measured in two further processes of the same kind. Writes ``benchmarks/results/step.json``.
+a process held of its own, measured in two further processes of the same kind. Writes ``benchmarks/results/step.json``,
+where a case replaces its earlier result.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import lightning_nncf
-from benchmarks.machine import write_results
+from benchmarks.machine import read_results, write_results
 from lightning_nncf import ops
 
 CASES: dict[str, tuple[str, int, int, float]] = {
@@ -143,7 +144,8 @@ def main() -> None:
         sys.stdout.write(f"{held(*options.memory)}\n")
         return
     torch.set_num_threads(options.threads)
-    results: dict[str, Any] = {"threads": options.threads, "operators": ops.describe("cpu")}
+    results: dict[str, Any] = read_results("step") or {}
+    results |= {"threads": options.threads, "operators": ops.describe("cpu")}
     for case in CASES:
         if options.only in case:
             results[case] = measure(case, options.steps) | memory(case)

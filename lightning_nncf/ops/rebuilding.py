@@ -31,7 +31,8 @@ def rebuild_in_backward(result: Any) -> None:
     """Let the operation that made a result compute those of its inputs again in backward that were fake-quantized.
 
     Does nothing for other inputs and operations, for small tensors, without autograd, or where somebody else decides
-    what is kept (activation checkpointing, `torch.autograd.graph.saved_tensors_hooks`, ``torch.compile``).
+    what is kept (activation checkpointing, `torch.autograd.graph.saved_tensors_hooks`, ``torch.compile``). Nor on a
+    GPU, where time and memory of it were never measured.
 
     Args:
         result: What the operation returned.
@@ -44,7 +45,7 @@ def rebuild_in_backward(result: Any) -> None:
     >>> torch.equal(y.grad_fn._saved_input, x)
     True
     """
-    if torch.compiler.is_compiling() or not isinstance(result, Tensor):
+    if torch.compiler.is_compiling() or not isinstance(result, Tensor) or result.device.type != "cpu":
         return
     node: Any = result.grad_fn
     for index, (name, least) in enumerate(_KEPT.get(type(node).__name__, ())):

@@ -71,8 +71,8 @@ def test_a_training_step_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) ->
     follow = rebuilding._Recipe.follow
     monkeypatch.setattr(rebuilding._Recipe, "follow", lambda recipe: (rebuilt.append(1), follow(recipe))[1])
     for least in (1 << 40, 0):
-        kept = (("_raw_saved_input", least), ("_raw_saved_weight", least))
-        monkeypatch.setattr(rebuilding, "_KEPT", {"ConvolutionBackward0": kept})
+        inputs = (("_raw_saved_input", least), ("_raw_saved_weight", least))
+        monkeypatch.setattr(rebuilding, "_KEPT", {"ConvolutionBackward0": inputs})
         module = copy.deepcopy(network).train()
         module(x).square().mean().backward()
         outcomes.append([parameter.grad for parameter in module.parameters()])
