@@ -2,7 +2,8 @@
 
     python -m benchmarks.mixed_precision --datasets hard
 
-Both start from the same float networks and train for as many epochs; activations have 8 bits in both. The mix is chosen
+Both start from the same float networks, from ranges that change the weights least, and train for as many epochs;
+activations have 8 bits in both. The mix is chosen
 by traces of the Hessian among all assignments that are no larger than 4 bits everywhere.
 """
 
@@ -27,7 +28,11 @@ def section(weight_bits: int, per_channel: bool, precision: dict[str, Any] | Non
         "compression": {
             "algorithm": "quantization",
             "weights": {"bits": weight_bits, "per_channel": per_channel},
-            "initializer": {"batchnorm_adaptation": {"num_bn_adaptation_samples": 500}, "precision": precision},
+            "initializer": {
+                "range": {"type": "least_squares"},
+                "batchnorm_adaptation": {"num_bn_adaptation_samples": 500},
+                "precision": precision,
+            },
         },
     }
 

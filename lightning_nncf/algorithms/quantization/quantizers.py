@@ -115,6 +115,15 @@ class Quantizer(nn.Module, ABC):
         with torch.no_grad():
             self._assign(low, high)
 
+    @torch.no_grad()
+    def rescale(self, factors: Tensor) -> None:
+        """Multiply both ends of the range.
+
+        Args:
+            factors: One factor, or one per channel in the shape of the parameters.
+        """
+        self._assign_linear(self._linear() * factors)
+
     def _linear(self) -> Tensor:
         """Return the scale or the width, in linear values."""
         parameter = self.get_parameter(self.width)
@@ -207,6 +216,12 @@ class AsymmetricQuantizer(Quantizer):
         """Fake-quantize a tensor."""
         low, width = self._learning(self.input_low), self._learning(self._linear())
         return fake_quantize_asymmetric(x, low, width, self.levels, self.axis)
+
+    def rescale(self, factors: Tensor) -> None:
+        """Multiply both ends of the range."""
+        super().rescale(factors)
+        with torch.no_grad():
+            self.input_low.mul_(factors)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""

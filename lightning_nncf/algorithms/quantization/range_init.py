@@ -22,6 +22,7 @@ from lightning_nncf.algorithms.quantization.quantile_statistics import (
     exact_quantiles,
 )
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.algorithms.quantization.range_fit import fit_range
 from lightning_nncf.algorithms.quantization.range_statistics import RangeStatistics, extremes, reduce_statistics
 from lightning_nncf.calibration import CalibrationData, Reduce, require_samples, run_batches
 from lightning_nncf.errors import InitializationError
@@ -89,6 +90,8 @@ def initialize_weight_ranges(tasks: Sequence[RangeTask]) -> None:
     for task in tasks:
         if task.weight is not None and task.num_samples > 0:
             _set_range(task, *_weight_range(task, task.weight))
+            if task.type == "least_squares":
+                fit_range(task.quantizer, task.weight)
 
 
 @dataclass
@@ -124,7 +127,8 @@ def _new_statistics(task: RangeTask) -> RangeStatistics:
         return PercentileStatistics(size, axis, symmetric=symmetric, percentiles=task.percentiles)
     if task.type == "mean_percentile":
         return MeanPercentileStatistics(size, axis, symmetric=symmetric, percentiles=task.percentiles)
-    return RangeStatistics(task.type, size, axis, symmetric=symmetric)
+    kind = "mixed_min_max" if task.type == "least_squares" else task.type
+    return RangeStatistics(kind, size, axis, symmetric=symmetric)
 
 
 def _weight_range(task: RangeTask, weight: Tensor) -> tuple[Tensor, Tensor]:

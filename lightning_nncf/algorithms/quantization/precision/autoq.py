@@ -56,6 +56,7 @@ def search_by_agent(
     space: SearchSpace,
     points: Sequence[QuantizationPoint],
     quantizers: Sequence[Quantizer],
+    fit: Callable[[Quantizer], None],
     weights: Mapping[int, nn.Parameter],
     network: nn.Module,
     data: CalibrationData,
@@ -68,6 +69,7 @@ def search_by_agent(
         space: What may be chosen.
         points: The points.
         quantizers: Quantizer of each point, with its range but idle; left idle with any bits.
+        fit: Sets the range of a quantizer of a weight for the bits that it has.
         weights: The weights, by position of the point.
         network: The network; its batch-norm statistics are as before at the end.
         data: The data, with ``evaluate``.
@@ -99,6 +101,8 @@ def search_by_agent(
                 bits[index] = each
         for index, quantizer in enumerate(quantizers):
             quantizer.config = changed(before[index], space.format(index, bits[index]))
+            if index in weights:
+                fit(quantizer)
 
     def score(chosen: Sequence[int]) -> float:
         assign(chosen)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ def search_by_traces(
     space: SearchSpace,
     names: Sequence[str],
     quantizers: Sequence[Quantizer],
+    fit: Callable[[Quantizer], None],
     weights: Mapping[int, nn.Parameter],
     network: nn.Module,
     data: CalibrationData,
@@ -47,6 +48,7 @@ def search_by_traces(
         space: What may be chosen.
         names: Name of each point.
         quantizers: Quantizer of each point, with its range but idle.
+        fit: Sets the range of a quantizer of a weight for the bits that it has.
         weights: The weights, by position of the point.
         network: The network.
         data: The data and its training loss; not touched when traces are read from a file.
@@ -79,7 +81,7 @@ def search_by_traces(
     else:
         found = load_traces(Path(config.traces_per_layer_path).expanduser(), [names[index] for index in layers])
     traces = {index: found[names[index]] for index in layers}
-    perturbations = {index: _perturbations(quantizers[index], weights[index], space, index) for index in layers}
+    perturbations = {index: _perturbations(quantizers[index], fit, weights[index], space, index) for index in layers}
     sizes = {index: weight.numel() for index, weight in weights.items()}
     choices = evaluate_choices(space, traces, perturbations, sizes, config)
     chosen = pick(choices, _RATIO if config.compression_ratio is None else config.compression_ratio)
@@ -98,7 +100,9 @@ def search_by_traces(
 
 
 @torch.no_grad()
-def _perturbations(quantizer: Quantizer, weight: nn.Parameter, space: SearchSpace, index: int) -> dict[int, float]:
+def _perturbations(
+    quantizer: Quantizer, fit: Callable[[Quantizer], None], weight: nn.Parameter, space: SearchSpace, index: int
+) -> dict[int, float]:
     """Return how much each bit width changes a weight; the quantizer is left as it was."""
     before, enabled = quantizer.config, quantizer.enabled
     found = {}
@@ -106,9 +110,11 @@ def _perturbations(quantizer: Quantizer, weight: nn.Parameter, space: SearchSpac
         quantizer.enabled = True
         for target in space.options[index]:
             quantizer.config = changed(before, target)
+            fit(quantizer)
             found[target.bits] = perturbation(weight, quantizer(weight))
     finally:
         quantizer.config, quantizer.enabled = before, enabled
+        fit(quantizer)
     return found
 
 

@@ -13,7 +13,8 @@ from lightning_nncf.algorithms.quantization.precision.hawq import search_by_trac
 from lightning_nncf.algorithms.quantization.precision.manual import assign_bits
 from lightning_nncf.algorithms.quantization.precision.naming import PointNames
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace, changed, search_space
-from lightning_nncf.algorithms.quantization.range_init import bypassed
+from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.algorithms.quantization.range_init import bypassed, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
 from lightning_nncf.calibration import CalibrationData
 from lightning_nncf.graph.graph import NetworkGraph
@@ -49,7 +50,7 @@ def search_precision(
     config: PrecisionConfig,
     adaptation_samples: int,
 ) -> None:
-    """Search for bit widths and give them to the quantizers, whose ranges stay: none depends on the bits.
+    """Search for bit widths and give them to the quantizers, with the ranges of weights that fit their bits.
 
     Args:
         space: What may be chosen.
@@ -64,11 +65,18 @@ def search_precision(
         for index, (point, places) in enumerate(zip(points, inserted.sites, strict=True))
         if point.kind == "weight"
     }
+    tasks = inserted.range_tasks("weight")
+    by_quantizer = {id(task.quantizer): task for task in tasks}
+
+    def fit(quantizer: Quantizer) -> None:
+        initialize_weight_ranges([by_quantizer[id(quantizer)]])
+
     with bypassed(quantizers):
         if config.type == "hawq":
             names = [str(point.point) for point in points]
-            bits = search_by_traces(space, names, quantizers, weights, network, data, config)
+            bits = search_by_traces(space, names, quantizers, fit, weights, network, data, config)
         else:
-            bits = search_by_agent(space, points, quantizers, weights, network, data, config, adaptation_samples)
+            bits = search_by_agent(space, points, quantizers, fit, weights, network, data, config, adaptation_samples)
     for index, quantizer in enumerate(quantizers):
         quantizer.config = changed(quantizer.config, space.format(index, bits[index]))
+    initialize_weight_ranges(tasks)

@@ -208,3 +208,19 @@ def test_what_cannot_be_searched_is_an_error(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         _compressed(quantization({**HAWQ, **precision}, device, **section))
+
+
+def test_ranges_of_weights_are_those_that_fit_their_new_bits() -> None:
+    config = quantization({**HAWQ, "compression_ratio": 2.5, "compression_ratio_of": "size"})
+    config["compression"]["initializer"]["range"] = {"type": "least_squares", "num_init_samples": 8}
+    compressed = _compressed(config)
+    bits = _bits(compressed, "weight")
+    assert len(set(bits.values())) > 1
+    pairs = [[value, place] for place, value in bits.items()]
+    by_hand = quantization({"bitwidth_per_scope": pairs})
+    by_hand["compression"]["initializer"]["range"] = config["compression"]["initializer"]["range"]
+    expected = _compressed(by_hand).network.state_dict()
+    found = compressed.network.state_dict()
+    scales = [name for name in found if "lnncf_" in name and name.endswith("scale")]
+    assert len(scales) > 5
+    assert all(torch.equal(found[name], expected[name]) for name in scales)
