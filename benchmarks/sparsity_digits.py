@@ -2,7 +2,8 @@
 
 The recipe was chosen on validation images with other seeds (``--split val --seeds 100``):
 
-    python -m benchmarks.sparsity_digits
+    python -m benchmarks.sparsity_digits --datasets hard
+    python -m benchmarks.sparsity_digits --datasets digits --epochs 30
     python -m benchmarks.sparsity_digits --optimizer adam --lr 1e-3 --fine-tune-lr 1e-3 --methods rb --folds 0
     python -m benchmarks.sparsity_digits --datasets hard --folds 0 1 2 --name first
     python -m benchmarks.sparsity_digits --combine first second
@@ -54,13 +55,18 @@ def _binary(mode: str, epochs: int) -> Method:
 
 
 def combine(names: Sequence[str]) -> dict[str, Any]:
-    """Join results that were written under several names."""
+    """Join results that were written under several names; all parts of one data set must share their recipe."""
     parts: list[Mapping[str, Any]] = [read_results(name) for name in names]
-    found: dict[str, Any] = {"command": [part["command"] for part in parts], "recipe": parts[0]["recipe"]}
+    found: dict[str, Any] = {"commands": [part["command"] for part in parts]}
     for dataset in ("digits", "hard"):
-        runs = [run for part in parts if dataset in part for run in part[dataset]["runs"]]
-        if runs:
-            found[dataset] = {"summary": summarize(Run(**run) for run in runs), "runs": runs}
+        chosen = [part for part in parts if dataset in part]
+        if not chosen:
+            continue
+        if any(part["recipe"] != chosen[0]["recipe"] for part in chosen):
+            raise ValueError(f"parts of {dataset!r} were trained by different recipes")
+        runs = [run for part in chosen for run in part[dataset]["runs"]]
+        summary = summarize(Run(**run) for run in runs)
+        found[dataset] = {"recipe": chosen[0]["recipe"], "summary": summary, "runs": runs}
     return found
 
 
