@@ -23,6 +23,7 @@ from lightning_nncf.core.checkpoint import load_plain, open_checkpoint
 from lightning_nncf.core.courses import courses_text
 from lightning_nncf.errors import ConfigError, LightningNNCFError
 from lightning_nncf.export import DEFAULT_OPSET, ExportFormat, export_and_verify, verify_file
+from lightning_nncf.files import write_text
 
 __all__ = ["NNCFCLI", "FloatTraining", "QuantizeCLI", "export", "main", "schedule", "schema", "verify"]
 
@@ -193,7 +194,7 @@ def schema(output: Path | None = None) -> None:
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text)
+        write_text(output, text)
 
 
 def schedule(file: Path, epochs: int = 100, steps_per_epoch: int = 1) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from lightning_nncf.callback.report import replacing
+from lightning_nncf.files import replacing
 
 __all__ = ["is_mixed", "plot_bits"]
 

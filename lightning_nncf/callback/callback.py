@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +15,11 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_nncf.callback.accumulation import Accumulation
-from lightning_nncf.callback.bits_plot import is_mixed, plot_bits
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.loaders import calibration_data
-from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers
+from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers, write_weights
 from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
@@ -198,12 +196,9 @@ class NNCFCallback(Callback):
         rank_zero_info(statistics_table(self.compressed.statistics()))
         if self.export_path is not None and not trainer.interrupted:
             target = self.target(trainer)
-            rows = self.compressed.rows()
-            write_layers(rows, target.with_suffix(".layers.csv"))
-            if is_mixed(rows):
-                plot_bits(rows, target.with_suffix(".bits.png"))
+            write_layers(self.compressed.rows(), target)
             proof = self.export(target)
-            write_layers([asdict(stored) for stored in proof.export.weights], target.with_suffix(".weights.csv"))
+            write_weights(proof.export.weights, target)
             rank_zero_info(weights_table(proof.export.weights))
             if proof.verification is not None:
                 rank_zero_info(f"{proof.verification.table()}\n{proof.export.deflated_size / 1e6:.2f} MB deflated")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,9 +14,11 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from lightning_nncf.callback.bits_plot import is_mixed, plot_bits
 from lightning_nncf.export import StoredWeight
+from lightning_nncf.files import replacing
 
-__all__ = ["layer_table", "render", "replacing", "statistics_table", "weights_table", "write_layers"]
+__all__ = ["layer_table", "render", "statistics_table", "weights_table", "write_layers", "write_weights"]
 
 _GROUPED = ("algorithm", "kind", "bits", "mode", "granularity", "levels")
 
@@ -78,25 +77,21 @@ def statistics_table(statistics: Mapping[str, float]) -> str:
     return render(table)
 
 
-def write_layers(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write one line per compressed place as CSV, by way of a temporary file."""
+def write_layers(rows: Sequence[Mapping[str, Any]], model: Path) -> None:
+    """Write one line per compressed place beside a model, and draw bit widths where they are mixed."""
+    _write_table(rows, model.with_suffix(".layers.csv"))
+    if is_mixed(rows):
+        plot_bits(rows, model.with_suffix(".bits.png"))
+
+
+def write_weights(weights: Sequence[StoredWeight], model: Path) -> None:
+    """Write one line per quantized weight beside a model: how the file stores it, and why."""
+    _write_table([asdict(weight) for weight in weights], model.with_suffix(".weights.csv"))
+
+
+def _write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file to write, which takes the place of `path` only once it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from lightning_nncf.errors import ExportError
+from lightning_nncf.files import replacing
 
 __all__ = ["check_model", "check_writable", "deflated_size", "read_model", "write_model"]
 
@@ -67,20 +68,11 @@ def write_model(model: onnx.ModelProto, path: Path) -> int:
     Raises:
         ExportError: If the file cannot be written; what was there before stays.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(model.SerializeToString())
-        # mkstemp makes files private; a model is as readable as any other file of the user.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(model.SerializeToString())
     except OSError as error:
         raise ExportError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path.stat().st_size
 
 

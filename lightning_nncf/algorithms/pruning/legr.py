@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lightning_nncf.algorithms.pruning.config import LegrConfig
 from lightning_nncf.errors import ConfigError
+from lightning_nncf.files import write_text
 
 __all__ = ["Candidate", "evolve", "load_coefficients", "save_coefficients"]
 
@@ -82,9 +83,7 @@ def _mutated(
 
 def save_coefficients(candidate: Mapping[str, tuple[float, float]], path: str | Path) -> None:
     """Write coefficients as JSON, weight to scale and shift."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps({name: list(pair) for name, pair in candidate.items()}, indent=2), encoding="utf-8")
+    write_text(Path(path), json.dumps({name: list(pair) for name, pair in candidate.items()}, indent=2) + "\n")
 
 
 def load_coefficients(path: str | Path, known: Mapping[str, float]) -> Candidate:

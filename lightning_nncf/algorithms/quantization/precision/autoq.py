@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.environment import Decision, PrecisionGame, reward_scale
 from lightning_nncf.algorithms.quantization.precision.space import DEFAULT_BITS, SearchSpace, changed
+from lightning_nncf.algorithms.quantization.precision.task import SearchTask
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
@@ -52,29 +53,11 @@ def agent_player() -> Player:
     return cast("Player", module.play)
 
 
-def search_by_agent(
-    space: SearchSpace,
-    points: Sequence[QuantizationPoint],
-    quantizers: Sequence[Quantizer],
-    fit: Callable[[Quantizer], None],
-    weights: Mapping[int, nn.Parameter],
-    network: nn.Module,
-    data: CalibrationData,
-    config: PrecisionConfig,
-    adaptation_samples: int,
-) -> tuple[int, ...]:
+def search_by_agent(task: SearchTask) -> tuple[int, ...]:
     """Find the bit widths with the best validation score that an agent comes across.
 
     Args:
-        space: What may be chosen.
-        points: The points.
-        quantizers: Quantizer of each point, with its range but idle; left idle with any bits.
-        fit: Sets the range of a quantizer of a weight for the bits that it has.
-        weights: The weights, by position of the point.
-        network: The network; its batch-norm statistics are as before at the end.
-        data: The data, with ``evaluate``.
-        config: Settings.
-        adaptation_samples: Samples for batch norm to adapt to before each score.
+        task: The search, its data with ``evaluate``; the batch-norm statistics of the network are as before at the end.
 
     Returns:
         Bits of each point.
@@ -84,13 +67,14 @@ def search_by_agent(
         InitializationError: A score is not finite.
     """
     play = agent_player()
-    if data.evaluate is None:
+    space, quantizers, config = task.space, task.quantizers, task.config
+    if task.data.evaluate is None:
         raise ConfigError(
             "`initializer.precision.type: autoq` judges bit widths by validation: give the Trainer a validation loader "
             "and the module a `validation_step` that logs a metric, or give `compress` an `evaluate`"
         )
     decided = _decided(space, quantizers)
-    sizes = {index: weight.numel() for index, weight in weights.items()}
+    sizes = task.sizes
     fixed = [index for index in sizes if index not in {each for group in decided for each in group}]
     bits = [quantizer.config.bits for quantizer in quantizers]
     before = [quantizer.config for quantizer in quantizers]
@@ -101,17 +85,17 @@ def search_by_agent(
                 bits[index] = each
         for index, quantizer in enumerate(quantizers):
             quantizer.config = changed(before[index], space.format(index, bits[index]))
-            if index in weights:
-                fit(quantizer)
+            if index in task.weights:
+                task.fit(quantizer)
 
     def score(chosen: Sequence[int]) -> float:
         assign(chosen)
-        with _acting(quantizers), _same_statistics(network):
-            adapt_batch_norm(network, data, adaptation_samples)
-            return _evaluate(data, config)
+        with _acting(quantizers), _same_statistics(task.network):
+            adapt_batch_norm(task.network, task.data, task.adaptation_samples)
+            return _evaluate(task.data, config)
 
     game = PrecisionGame(
-        [_decision(space, points, sizes, group) for group in decided],
+        [_decision(space, task.points, sizes, group) for group in decided],
         config.bits or DEFAULT_BITS,
         fixed_bits=sum(sizes[index] * bits[index] for index in fixed),
         total=sum(sizes.values()),
@@ -122,7 +106,7 @@ def search_by_agent(
     episodes = config.iter_number or _EPISODES
     warmup = _WARMUP if config.warmup_iter_number is None else config.warmup_iter_number
     with torch.no_grad():
-        reference = _evaluate(data, config)
+        reference = _evaluate(task.data, config)
     with torch.enable_grad():
         play(game, episodes, warmup, reward_scale(reference))
     assert game.best is not None

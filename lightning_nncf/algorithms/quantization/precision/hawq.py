@@ -8,21 +8,19 @@ from __future__ import annotations
 import csv
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
-from torch import nn
 
-from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.choices import Choices, evaluate_choices, pick
 from lightning_nncf.algorithms.quantization.precision.functional import perturbation
-from lightning_nncf.algorithms.quantization.precision.space import SearchSpace, changed
+from lightning_nncf.algorithms.quantization.precision.space import changed
+from lightning_nncf.algorithms.quantization.precision.task import SearchTask
 from lightning_nncf.algorithms.quantization.precision.traces import average_traces, load_traces, save_traces
-from lightning_nncf.algorithms.quantization.quantizers import Quantizer
-from lightning_nncf.calibration import CalibrationData
 from lightning_nncf.errors import ConfigError
+from lightning_nncf.files import replacing, write_text
 
 __all__ = ["search_by_traces"]
 
@@ -32,27 +30,11 @@ _RATIO = 1.5
 _ITERATIONS = 200
 
 
-def search_by_traces(
-    space: SearchSpace,
-    names: Sequence[str],
-    quantizers: Sequence[Quantizer],
-    fit: Callable[[Quantizer], None],
-    weights: Mapping[int, nn.Parameter],
-    network: nn.Module,
-    data: CalibrationData,
-    config: PrecisionConfig,
-) -> tuple[int, ...]:
+def search_by_traces(task: SearchTask) -> tuple[int, ...]:
     """Find the bit widths with the smallest sum of traces times perturbations that reach the compression ratio.
 
     Args:
-        space: What may be chosen.
-        names: Name of each point.
-        quantizers: Quantizer of each point, with its range but idle.
-        fit: Sets the range of a quantizer of a weight for the bits that it has.
-        weights: The weights, by position of the point.
-        network: The network.
-        data: The data and its training loss; not touched when traces are read from a file.
-        config: Settings.
+        task: The search, its data with a training loss; not touched when traces are read from a file.
 
     Returns:
         Bits of each point.
@@ -61,6 +43,8 @@ def search_by_traces(
         ConfigError: No weight has a choice, the ratio cannot be met, or the file with traces is wrong.
         InitializationError: There is no data or no training loss.
     """
+    space, weights, config = task.space, task.weights, task.config
+    names = [str(point.point) for point in task.points]
     layers = [index for index in weights if len(space.bits(index)) > 1]
     if not layers:
         raise ConfigError("`initializer.precision.type: hawq` chooses bits by weights, but no weight has a choice")
@@ -71,9 +55,9 @@ def search_by_traces(
         )
     if config.traces_per_layer_path is None:
         found = average_traces(
-            network,
+            task.network,
             {names[index]: weights[index] for index in layers},
-            data,
+            task.data,
             num_data_points=config.num_data_points,
             iterations=_ITERATIONS if config.iter_number is None else config.iter_number,
             tolerance=config.tolerance,
@@ -81,9 +65,8 @@ def search_by_traces(
     else:
         found = load_traces(Path(config.traces_per_layer_path).expanduser(), [names[index] for index in layers])
     traces = {index: found[names[index]] for index in layers}
-    perturbations = {index: _perturbations(quantizers[index], fit, weights[index], space, index) for index in layers}
-    sizes = {index: weight.numel() for index, weight in weights.items()}
-    choices = evaluate_choices(space, traces, perturbations, sizes, config)
+    perturbations = {index: _perturbations(task, index) for index in layers}
+    choices = evaluate_choices(space, traces, perturbations, task.sizes, config)
     chosen = pick(choices, _RATIO if config.compression_ratio is None else config.compression_ratio)
     _log.info(
         "HAWQ looked at %d assignments with compression ratios from %.3f to %.3f and chose one of %.3f",
@@ -95,26 +78,25 @@ def search_by_traces(
     bits = tuple(int(each) for each in choices.bits[chosen])
     if config.dump_init_precision_data:
         changes = {names[index]: each for index, each in perturbations.items()}
-        _dump(data.directory / "hawq", dict(zip(names, bits, strict=True)), found, changes, choices)
+        _dump(task.data.directory / "hawq", dict(zip(names, bits, strict=True)), found, changes, choices)
     return bits
 
 
 @torch.no_grad()
-def _perturbations(
-    quantizer: Quantizer, fit: Callable[[Quantizer], None], weight: nn.Parameter, space: SearchSpace, index: int
-) -> dict[int, float]:
-    """Return how much each bit width changes a weight; the quantizer is left as it was."""
+def _perturbations(task: SearchTask, index: int) -> dict[int, float]:
+    """Return how much each bit width changes a weight; its quantizer is left as it was."""
+    quantizer, weight = task.quantizers[index], task.weights[index]
     before, enabled = quantizer.config, quantizer.enabled
     found = {}
     try:
         quantizer.enabled = True
-        for target in space.options[index]:
+        for target in task.space.options[index]:
             quantizer.config = changed(before, target)
-            fit(quantizer)
+            task.fit(quantizer)
             found[target.bits] = perturbation(weight, quantizer(weight))
     finally:
         quantizer.config, quantizer.enabled = before, enabled
-        fit(quantizer)
+        task.fit(quantizer)
     return found
 
 
@@ -127,14 +109,13 @@ def _dump(
     choices: Choices,
 ) -> None:
     """Write what the search saw and chose, in forms that the configuration reads again."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_traces(traces, folder / "traces.json")
-    (folder / "perturbations.json").write_text(json.dumps(perturbations, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "perturbations.json", json.dumps(perturbations, indent=2) + "\n")
     groups: dict[int, list[str]] = {}
     for name, each in bits.items():
         groups.setdefault(each, []).append(name)
-    (folder / "bitwidth_per_scope.json").write_text(json.dumps(groups, indent=2) + "\n", encoding="utf-8")
-    with (folder / "choices.csv").open("w", newline="", encoding="utf-8") as file:
+    write_text(folder / "bitwidth_per_scope.json", json.dumps(groups, indent=2) + "\n")
+    with replacing(folder / "choices.csv") as path, path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["compression_ratio", "metric"])
         writer.writerows(zip(choices.ratios.tolist(), choices.metrics.tolist(), strict=True))

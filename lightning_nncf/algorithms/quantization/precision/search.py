@@ -13,6 +13,7 @@ from lightning_nncf.algorithms.quantization.precision.hawq import search_by_trac
 from lightning_nncf.algorithms.quantization.precision.manual import assign_bits
 from lightning_nncf.algorithms.quantization.precision.naming import PointNames
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace, changed, search_space
+from lightning_nncf.algorithms.quantization.precision.task import SearchTask
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.algorithms.quantization.range_init import bypassed, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
@@ -59,9 +60,9 @@ def search_precision(
         config: Settings.
         adaptation_samples: Samples for batch norm to adapt to before the network is judged.
     """
-    network, points, quantizers = inserted.network, inserted.setup.points, inserted.quantizers
+    points, quantizers = inserted.setup.points, inserted.quantizers
     weights = {
-        index: places[0].parameter_of(network)
+        index: places[0].parameter_of(inserted.network)
         for index, (point, places) in enumerate(zip(points, inserted.sites, strict=True))
         if point.kind == "weight"
     }
@@ -71,12 +72,19 @@ def search_precision(
     def fit(quantizer: Quantizer) -> None:
         initialize_weight_ranges([by_quantizer[id(quantizer)]])
 
+    task = SearchTask(
+        space=space,
+        points=points,
+        quantizers=quantizers,
+        weights=weights,
+        fit=fit,
+        network=inserted.network,
+        data=data,
+        config=config,
+        adaptation_samples=adaptation_samples,
+    )
     with bypassed(quantizers):
-        if config.type == "hawq":
-            names = [str(point.point) for point in points]
-            bits = search_by_traces(space, names, quantizers, fit, weights, network, data, config)
-        else:
-            bits = search_by_agent(space, points, quantizers, fit, weights, network, data, config, adaptation_samples)
+        bits = search_by_traces(task) if config.type == "hawq" else search_by_agent(task)
     for index, quantizer in enumerate(quantizers):
         quantizer.config = changed(quantizer.config, space.format(index, bits[index]))
     initialize_weight_ranges(tasks)

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_nncf.algorithms.quantization.precision.functional import rademacher
 from lightning_nncf.calibration import CalibrationData, computing_loss, require_samples, training_loss
 from lightning_nncf.errors import ConfigError, InitializationError
+from lightning_nncf.files import write_text
 
 __all__ = ["average_traces", "load_traces", "save_traces"]
 
@@ -75,8 +76,7 @@ def average_traces(
 
 def save_traces(traces: Mapping[str, float], path: Path) -> None:
     """Write traces as JSON, by name of the layer."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(traces), indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(dict(traces), indent=2) + "\n")
 
 
 def load_traces(path: Path, names: Sequence[str]) -> dict[str, float]:
