@@ -27,12 +27,11 @@ from lightning_nncf.files import write_text
 
 __all__ = ["NNCFCLI", "FloatTraining", "QuantizeCLI", "export", "main", "schedule", "schema", "verify"]
 
+_PROGRAM = "lightning-nncf"
 _DESCRIPTION = (
-    "Train, compress, export and prove networks. Besides Lightning's commands below there are "
-    "`lightning-nncf quantize` (compress with no training), "
-    "`lightning-nncf export` (a checkpoint to ONNX), `lightning-nncf verify` (run an ONNX file in every runtime) and "
-    "`lightning-nncf schema` (JSON Schema of the configuration), `lightning-nncf schedule` (a drawing of the levels of "
-    "a configuration); each has its own --help."
+    "Train, compress, export and prove networks. Besides Lightning's commands below there are `quantize` (compress "
+    "with no training), `export` (a checkpoint to ONNX), `verify` (run an ONNX file in every runtime), `schema` (JSON "
+    "Schema of the configuration) and `schedule` (a drawing of the levels of a configuration); each has its own --help."
 )
 
 
@@ -98,7 +97,10 @@ class QuantizeCLI(NNCFCLI):
                 args=[*args, "--trainer.max_epochs=0"],
                 run=False,
                 save_config_callback=None,
-                parser_kwargs={"description": "Compress a network without training, export it and prove the file."},
+                parser_kwargs={
+                    "prog": f"{_PROGRAM} quantize",
+                    "description": "Compress a network without training, export it and prove the file.",
+                },
             )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -227,11 +229,21 @@ def main(args: Sequence[str] | None = None) -> None:
         if arguments and arguments[0] == "quantize":
             QuantizeCLI(arguments[1:]).quantize()
         elif arguments and arguments[0] in _COMMANDS:
-            auto_cli(_COMMANDS[arguments[0]], args=arguments[1:], as_positional=True)
+            auto_cli(_COMMANDS[arguments[0]], args=arguments[1:], as_positional=True, prog=f"{_PROGRAM} {arguments[0]}")
         else:
             NNCFCLI(args=None if args is None else arguments, parser_kwargs={"description": _DESCRIPTION})
-    except LightningNNCFError as error:
-        sys.exit(f"lightning-nncf: {type(error).__name__}: {error}")
+    except (LightningNNCFError, TypeError, ValueError) as error:
+        own = _own_error(error)
+        if own is None:
+            raise
+        sys.exit(f"{_PROGRAM}: {type(own).__name__}: {own}")
+
+
+def _own_error(error: BaseException | None) -> LightningNNCFError | None:
+    """Return the error of ours that another stems from: jsonargparse wraps those that making an object raised."""
+    while error is not None and not isinstance(error, LightningNNCFError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _module_from(config: Path) -> Callable[[], Any]:

