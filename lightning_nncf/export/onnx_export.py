@@ -25,6 +25,7 @@ from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs,
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
+from lightning_nncf.export.widening import widen_weights
 from lightning_nncf.export.writing import check_model, check_writable, deflated_size, write_model
 
 __all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
@@ -138,8 +139,9 @@ def export_onnx(
         fold_transposes(model)
         folded = fold_batch_norms(model)
         repeat_quantizers(model)
+        factors = widen_weights(model, lowered.weights)
         quantize_biases(model)
-        weights = store_weights(model, lowered.weights)
+        weights = store_weights(model, lowered.weights, factors)
     else:
         folded, weights = FoldedBatchNorms(), float_weights(model, lowered.weights)
     clean(model)

@@ -11,7 +11,8 @@ OpenVINO 2026.4, 2 to 64 samples, one thread) decides how its layer reads it:
   embeddings keep 4 bits in memory without the cast (``MatMulNBits`` in ONNX Runtime, ``i4`` in OpenVINO).
 
 A weight that does not fit INT4, because it was quantized asymmetrically or a folded batch norm turned its sign, is
-stored as UINT4 with an integer to add per channel.
+stored as UINT4 with an integer to add per channel. One that was widened for its layer's bias is multiplied behind the
+cast, also when the file is loaded.
 
 INT2 exists from opset 25 on, but OpenVINO refuses it, so 2 and 3 bits are stored in 4.
 """
@@ -56,12 +57,15 @@ class StoredWeight:
     reason: str
 
 
-def store_weights(model: onnx.ModelProto, bits: Mapping[str, int]) -> tuple[StoredWeight, ...]:
+def store_weights(
+    model: onnx.ModelProto, bits: Mapping[str, int], factors: Mapping[str, int]
+) -> tuple[StoredWeight, ...]:
     """Store the integers of every quantized weight in the smallest type that keeps its layer's speed, in place.
 
     Args:
         model: Model with ``DequantizeLinear`` weights in 8-bit initializers.
         bits: Label of each weight quantizer to its bits.
+        factors: What the integers of an initializer were multiplied by when they were widened; default: 1.
 
     Returns:
         One entry per initializer.
@@ -76,7 +80,8 @@ def store_weights(model: onnx.ModelProto, bits: Mapping[str, int]) -> tuple[Stor
         if label is None or name in stored or graph.producer(name) is not None:
             continue
         integers, readers = np.asarray(graph.constant(name)), graph.consumers(name)
-        offset = _offset(integers, node, graph)
+        factor = factors.get(name, 1)
+        offset = _offset(integers // factor, node, graph)
         kept = _kept(offset, bits[label], opset)
         why_cast = _why_cast(graph, readers)
         if kept is not None or offset is None:
@@ -84,7 +89,7 @@ def store_weights(model: onnx.ModelProto, bits: Mapping[str, int]) -> tuple[Stor
         else:
             cast, reason = why_cast is not None, why_cast or "only the weight is quantized"
             size, kind = (integers.size + 1) // 2, "uint4" if offset.any() else "int4"
-            replacements += _pack(graph, name, integers, offset, readers, cast=cast)
+            replacements += _pack(graph, name, integers // factor, offset, readers, cast=cast, factor=factor)
         stored[name] = StoredWeight(
             quantizer=label,
             bits=bits[label],
@@ -209,6 +214,7 @@ def _pack(
     readers: Sequence[onnx.NodeProto],
     *,
     cast: bool,
+    factor: int,
 ) -> list[tuple[onnx.NodeProto, list[onnx.NodeProto]]]:
     """Store a weight in 4 bits and return what replaces the nodes that read it."""
     signed = not offset.any()
@@ -223,6 +229,10 @@ def _pack(
             before.append(
                 helper.make_node("Add", [before[0].output[0], moved], [f"{source}/moved"], name=f"{source}/Add")
             )
+        for index in range(factor.bit_length() - 1):
+            # Doubled by adding: OpenVINO takes a product for dequantization and then runs the layer in float.
+            last, doubled = before[-1].output[0], f"{source}/wide{index}"
+            before.append(helper.make_node("Add", [last, last], [doubled], name=f"{source}/Double{index}"))
         source = before[-1].output[0]
     replacements = []
     for node in readers:
