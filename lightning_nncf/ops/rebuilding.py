@@ -2,8 +2,10 @@
 
 A fake quantizer keeps its input, which the activation function before it keeps as well, and the convolution behind it
 keeps its output: in a network of convolutions, batch norms and activations this is half of what the plain network
-keeps, and a second copy of the weights. The output is a function of the input, costs one pass over memory, and is read
-at once when it is there again.
+keeps. The output is a function of the input, costs one pass over memory, and is read at once when it is there again.
+
+Fake-quantized weights are kept: computing those of more than 8 MB again made a step of ResNet-18 slower by 3 to 6 % of
+a plain one, for 8 % of its memory.
 """
 
 from __future__ import annotations
@@ -19,16 +21,15 @@ from lightning_nncf.ops import dispatch
 
 __all__ = ["rebuild_in_backward"]
 
-_KEPT = {"ConvolutionBackward0": (("_raw_saved_input", 2 << 20), ("_raw_saved_weight", 8 << 20))}
-"""What nodes of autograd call the inputs that they keep, in order, and from how many bytes on it pays to forget them.
+_KEPT = {"ConvolutionBackward0": "_raw_saved_input"}
+"""What nodes of autograd call the first of their inputs, which they keep."""
 
-Smaller tensors are many, hold little, and would cost more calls than memory; weights cost time in every step however
-small the batch is.
-"""
+_LEAST_BYTES = 1 << 20
+"""Smaller tensors are many, hold little, and would cost more calls than memory."""
 
 
 def rebuild_in_backward(result: Any) -> None:
-    """Let the operation that made a result compute those of its inputs again in backward that were fake-quantized.
+    """Let the operation that made a result compute its input again in backward if that was fake-quantized.
 
     Does nothing for other inputs and operations, for small tensors, without autograd, or where somebody else decides
     what is kept (activation checkpointing, `torch.autograd.graph.saved_tensors_hooks`, ``torch.compile``). Nor on a
@@ -48,12 +49,14 @@ def rebuild_in_backward(result: Any) -> None:
     if torch.compiler.is_compiling() or not isinstance(result, Tensor) or result.device.type != "cpu":
         return
     node: Any = result.grad_fn
-    for index, (name, least) in enumerate(_KEPT.get(type(node).__name__, ())):
-        source = node.next_functions[index][0]
-        operator = dispatch.operator_of(source)
-        if operator is not None and source.nbytes >= least:
-            with contextlib.suppress(RuntimeError):  # it has hooks of somebody else
-                getattr(node, name).register_hooks(partial(_Recipe, operator, source), _Recipe.follow)
+    name = _KEPT.get(type(node).__name__)
+    if name is None:
+        return
+    source = node.next_functions[0][0]
+    operator = dispatch.operator_of(source)
+    if operator is not None and source.nbytes >= _LEAST_BYTES:
+        with contextlib.suppress(RuntimeError):  # it has hooks of somebody else
+            getattr(node, name).register_hooks(partial(_Recipe, operator, source), _Recipe.follow)
 
 
 class _Recipe:
