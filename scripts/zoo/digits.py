@@ -70,7 +70,7 @@ def _rb(target: float) -> dict[str, Any]:
 
 
 def _pruned(importance: str) -> dict[str, Any]:
-    params = {"pruning_target": 0.4, "pruning_steps": "EPOCHS/3", "filter_importance": importance, "grouping": "full"}
+    params = {"pruning_target": 0.4, "pruning_steps": "EPOCHS/3", "filter_importance": importance}
     return {"algorithm": "filter_pruning", "pruning_init": 0.1, "params": params}
 
 
