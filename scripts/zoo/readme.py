@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_nncf.files import write_text
 from scripts.zoo.rows import ROWS, ZooRow
 
 __all__ = ["END", "START", "read_results", "section", "write_section"]
@@ -61,7 +62,7 @@ def write_section(readme: Path, text: str) -> None:
     _, end, after = rest.partition(END)
     if not start or not end or content.count(START) != 1 or content.count(END) != 1:
         raise ValueError(f"{readme} must hold the lines {START!r} and {END!r} once, in this order")
-    readme.write_text(f"{before}{START}\n{text}{END}{after}")
+    write_text(readme, f"{before}{START}\n{text}{END}{after}")
 
 
 def _cells(row: ZooRow, record: Mapping[str, Any]) -> list[str]:
