@@ -175,6 +175,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, epochs: int = 30, fine_tun
     parser.add_argument("--split", default="test", choices=["test", "val"], help="`val` to choose a recipe")
     parser.add_argument("--float-epochs", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=epochs)
+    parser.add_argument("--network", help="of the digits example; default: small_resnet")
     parser.add_argument("--widths", nargs="+", type=int, default=[16, 32, 64])
     parser.add_argument("--optimizer", default="sgd", choices=["sgd", "adam", "adamw"])
     parser.add_argument("--lr", type=float, default=0.1)
@@ -197,6 +198,7 @@ def run_with_arguments(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         module={
+            **({} if arguments.network is None else {"network": arguments.network}),
             "network_args": {"widths": arguments.widths},
             "optimizer": arguments.optimizer,
             "lr": arguments.lr,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_nncf.algorithms.sparsity.mask import WeightMask
 from lightning_nncf.algorithms.sparsity.rb_functional import INITIAL_LOGIT, binary_mask_ste
+from lightning_nncf.core.idle import idle
 from lightning_nncf.ops import sample_and_mask
 
 __all__ = ["LearnedMask"]
@@ -42,11 +43,8 @@ class LearnedMask(WeightMask):
 
     def masked(self, weight: Tensor) -> Tensor:
         """Set zeros where the mask drops, with gradients for what decides about it."""
-        if self.frozen and not self.training:
-            return torch.where(self.mask, weight, 0.0)
         if self.frozen:
-            # The logits stay in the graph: DistributedDataParallel waits for the gradient of every parameter.
-            return weight * (self.mask + 0.0 * self.logits).to(weight.dtype)
+            return idle(self, torch.where(self.mask, weight, 0.0))
         if self.training and self._sampling:
             return sample_and_mask(weight, self.logits, self.seed)
         return weight * binary_mask_ste(self.logits).to(weight.dtype)

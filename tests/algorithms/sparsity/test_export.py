@@ -102,6 +102,7 @@ def test_callback_trains_sparse_int8_with_masks_stable_after_freeze(tmp_path: Pa
         "algorithm": "magnitude_sparsity",
         "params": {"sparsity_target": 0.6, "sparsity_target_epoch": 1, "sparsity_freeze_epoch": 2},
     }
+    torch.manual_seed(0)
     callback = NNCFCallback({"compression": [section, QUANTIZATION]}, export_path="model.onnx")
     module = Classifier()
     fit = trainer(tmp_path, callback, max_epochs=4)
