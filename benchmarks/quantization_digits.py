@@ -4,7 +4,8 @@
     python -m benchmarks.quantization_digits --part gradient --float-epochs 20 --epochs 10
 
 `bits` compares 8-bit weights and activations, 4-bit weights, and both in 4 bits with float; `gradient` the two settings
-of `gradient` at 8, 4, 3 and 2 bits, on the same float networks.
+of `gradient` at 8, 4, 3 and 2 bits, on the same float networks and from the same ranges: up to the largest value, which
+is the default, 2 bits leave most activations and weights on the level of zero, and training does not recover.
 """
 
 from __future__ import annotations
@@ -15,6 +16,19 @@ from typing import Any
 from benchmarks.machine import write_results
 from benchmarks.protocol import add_arguments, run_with_arguments
 
+_BATCH_NORM = {"num_bn_adaptation_samples": 500}
+_NARROW: dict[str, Any] = {
+    "range": [
+        {"type": "least_squares", "target_quantizer_group": "weights"},
+        {
+            "type": "percentile",
+            "target_quantizer_group": "activations",
+            "params": {"min_percentile": 1, "max_percentile": 99},
+        },
+    ],
+    "batchnorm_adaptation": _BATCH_NORM,
+}
+
 
 def section(weight_bits: int, activation_bits: int, **more: Any) -> dict[str, Any]:
     """Return the configuration of bit widths in all layers, the first and the last included."""
@@ -24,7 +38,7 @@ def section(weight_bits: int, activation_bits: int, **more: Any) -> dict[str, An
             "algorithm": "quantization",
             "weights": {"bits": weight_bits, "per_channel": True},
             "activations": {"bits": activation_bits},
-            "initializer": {"batchnorm_adaptation": {"num_bn_adaptation_samples": 500}},
+            "initializer": {"batchnorm_adaptation": _BATCH_NORM},
             **more,
         },
     }
@@ -38,7 +52,7 @@ def bits() -> dict[str, Any]:
 def gradient() -> dict[str, Any]:
     """Return both gradients at each bit width."""
     return {
-        f"w{width}a{width} {kind}": section(width, width, gradient=kind)
+        f"w{width}a{width} {kind}": section(width, width, gradient=kind, initializer=_NARROW)
         for width in (8, 4, 3, 2)
         for kind in ("nncf", "lsq")
     }
