@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.quantization.histogram import reduce_histograms
@@ -32,6 +33,8 @@ __all__ = ["RangeTask", "bypassed", "initialize_ranges", "initialize_weight_rang
 _log = logging.getLogger(__name__)
 
 _DESCRIPTION = "Range initialization"
+_FEW_BITS = 2
+_UP_TO_LARGEST = ("min_max", "mean_min_max", "mixed_min_max")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,7 @@ def initialize_ranges(tasks: Sequence[RangeTask], data: CalibrationData) -> None
     Raises:
         InitializationError: The data is empty, or a quantizer saw nothing or values that are NaN or infinite.
     """
+    _warn_of_few_levels(tasks)
     initialize_weight_ranges(tasks)
     collectors = [_Collector(task) for task in tasks if task.weight is None and task.num_samples > 0]
     if collectors:
@@ -92,6 +96,26 @@ def initialize_weight_ranges(tasks: Sequence[RangeTask]) -> None:
             _set_range(task, *_weight_range(task, task.weight))
             if task.type == "least_squares":
                 fit_range(task.quantizer, task.weight)
+
+
+def _warn_of_few_levels(tasks: Sequence[RangeTask]) -> None:
+    """Warn of ranges up to the largest value with few levels, where most values fall on that of zero."""
+    for kind, better in (("weights", "`least_squares`"), ("activations", "`percentile` with percentiles 1 and 99")):
+        types = _UP_TO_LARGEST if kind == "weights" else (*_UP_TO_LARGEST, "least_squares")
+        found = [
+            task
+            for task in tasks
+            if (task.weight is not None) == (kind == "weights")
+            and task.quantizer.config.bits == _FEW_BITS
+            and task.type in types
+            and task.num_samples > 0
+        ]
+        if found:
+            rank_zero_warn(
+                f"{len(found)} quantizers of {kind} have {_FEW_BITS} bits and a range up to the largest value "
+                f"(`{found[0].type}`), such as {found[0].name!r}: most values fall on the level of zero, and training "
+                f"seldom recovers from it; set {better} in `initializer.range` with `target_quantizer_group: {kind}`"
+            )
 
 
 @dataclass

@@ -269,3 +269,23 @@ def test_two_processes_get_the_ranges_of_one(tmp_path: Path) -> None:
     low, high = torch.quantile(whole, torch.tensor([0.05, 0.95], dtype=torch.float64), dim=1)
     torch.testing.assert_close(torch.tensor(first[3][0][0]), low.float(), rtol=2**-7, atol=0)
     torch.testing.assert_close(torch.tensor(first[3][0]).sum(0), high.float(), rtol=2**-7, atol=0)
+
+
+def test_two_bits_up_to_the_largest_value_are_warned_of() -> None:
+    weight = nn.Parameter(torch.randn(1, 3, 2, 2))
+    two, eight = quantizer(bits=2), quantizer(signed=True)
+    tasks = [
+        RangeTask(name="w", quantizer=quantizer(bits=2, signed=True), weight=weight),
+        RangeTask(name="fits", quantizer=quantizer(bits=2, signed=True), weight=weight, type="least_squares"),
+        RangeTask(name="a", quantizer=two),
+        RangeTask(name="wide", quantizer=eight),
+    ]
+    with pytest.warns(UserWarning) as caught:  # noqa: PT030
+        initialize_ranges(tasks, data([torch.randn(2, 3, 4, 4)], lambda x: eight(two(x))))
+    told = [str(each.message) for each in caught if "2 bits" in str(each.message)]
+    assert len(told) == 2
+    assert "1 quantizers of weights have 2 bits" in told[0]
+    assert "'w'" in told[0]
+    assert "`least_squares`" in told[0]
+    assert "1 quantizers of activations" in told[1]
+    assert "'a'" in told[1]
