@@ -293,8 +293,10 @@ def _accuracy(module: ImageClassifier, data: DigitsDataModule, split: Split) -> 
 
 @torch.no_grad()
 def _finite(module: ImageClassifier, data: DigitsDataModule) -> bool:
-    """Tell whether all outputs for the fold under test are finite: an argmax of NaN still is a class."""
+    """Tell whether parameters and outputs for the fold under test are finite: an argmax of NaN still is a class."""
     module.eval()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters()):
+        return False
     return all(bool(torch.isfinite(module(images)).all()) for images, _ in data.test_dataloader())
 
 
