@@ -20,6 +20,7 @@ from lightning_nncf.algorithms.pruning.ranking import Ranking
 from lightning_nncf.algorithms.pruning.rehearsal import rehearse
 from lightning_nncf.algorithms.pruning.removal import kept_entries, shrink
 from lightning_nncf.algorithms.pruning.scheduler import PruningScheduler
+from lightning_nncf.algorithms.pruning.selection import pruned_count
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
@@ -95,7 +96,24 @@ class FilterPruning(Algorithm):
         )
         if self.config.params.pruning_flops_target is not None:
             self.ranking.masks(self.config.params.target, self._importance())
+        self._refuse_no_removal(network)
         self._example = graph.example_inputs
+
+    def _refuse_no_removal(self, network: nn.Module) -> None:
+        """Raise an error where the share of each layer that is to go rounds to no filter at all."""
+        params, groups = self.config.params, self.groups.groups
+        if params.all_weights or params.pruning_flops_target is not None or params.pruning_latency_target is not None:
+            return
+        if params.target > 0 and not any(
+            pruned_count(group.units, params.target, self.ranking.multiple(group)) for group in groups
+        ):
+            sizes = ", ".join(map(str, sorted({group.units for group in groups})))
+            raise ConfigError(
+                f"`filter_pruning` would remove nothing from {type(network).__name__}: the layers that it may prune "
+                f"have {sizes} filters, of which `params.pruning_target: {params.target:g}` leaves all, for what stays "
+                "is rounded up to a multiple of 8. Raise it, allow more layers with `grouping: full`, or rank the "
+                "filters of all layers together with `all_weights: true`"
+            )
 
     def restore(self, network: nn.Module, structure: Mapping[str, Any]) -> None:
         """Give a plain network the sizes that a checkpoint has, and the same groups."""

@@ -176,6 +176,13 @@ def test_group_that_would_lose_all_filters_is_named() -> None:
         compressed.epoch_step()
 
 
+def test_share_of_each_layer_that_rounds_to_no_filter_is_refused() -> None:
+    # 32 - 32 * 0.2 = 25.6 filters, rounded up to 32
+    with pytest.raises(ConfigError, match=r"would remove nothing from Wide: .* have 32 filters, .*target: 0\.2"):
+        prune(Wide(), pruning_target=0.2)
+    assert prune(Wide(), pruning_target=0.25).algorithms[0].groups.groups
+
+
 def test_network_in_which_nothing_can_be_pruned_is_refused_with_reasons() -> None:
     with pytest.raises(ConfigError, match=r"can prune nothing in Sequential \(0\.weight: output of the network"):
         prune(nn.Sequential(nn.Conv2d(3, 4, 1)))
