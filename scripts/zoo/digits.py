@@ -73,7 +73,7 @@ def _rb(target: float) -> dict[str, Any]:
 
 
 def _pruned(importance: str) -> dict[str, Any]:
-    """Remove 40 % of the FLOPs: with NNCF's exclusions and 40 % of each layer these networks would keep all filters."""
+    """Remove 40 % of the FLOPs: with NNCF's exclusions and 40 % of each layer the ResNet would keep all its filters."""
     params = {
         "pruning_flops_target": 0.4,
         "pruning_steps": "EPOCHS/3",
