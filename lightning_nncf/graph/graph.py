@@ -137,11 +137,14 @@ class NetworkGraph:
 
     ``frames`` holds the calls of modules by call path, ``example_inputs`` the ``(args, kwargs)`` of the first call
     of the network while tracing, detached copies, or ``None`` if the network itself was never called.
+    ``reread`` holds the paths of activation functions that work in place and whose argument is read again afterwards,
+    for the values that it has by then.
     """
 
     def __init__(self) -> None:
         self.graph: nx.DiGraph[str] = nx.DiGraph()
         self.frames: dict[str, CallFrame] = {}
+        self.reread: set[str] = set()
         self.example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def add(self, op: OpNode) -> None:

@@ -144,6 +144,7 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
 def _call(above: Scope, below: Scope) -> None:
     if all(known is not below for known in above.callees):
         above.callees.append(below)
+        above.leaf = False
 
 
 def _scope_at(network: nn.Module, path: str) -> Scope:

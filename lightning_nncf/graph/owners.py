@@ -55,9 +55,7 @@ def _owner_class(base: type) -> type:
             try:
                 return _run(plain_forward, scope, self, args, kwargs)
             finally:
-                frame = scope.close()
-                if frame.above is not None:
-                    frame.above.depth -= 1
+                scope.close().end()
         return _run(plain_forward, scope, self, args, kwargs)
 
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:

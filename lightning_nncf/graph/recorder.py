@@ -17,7 +17,10 @@ from lightning_nncf.graph.attributes import attributes_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, Edge, NetworkGraph, OpNode
 from lightning_nncf.graph.values import describe, replace_tensors, tensors_in
 
-__all__ = ["Recorder"]
+__all__ = ["RECTIFIERS", "Recorder"]
+
+RECTIFIERS = (nn.ReLU, nn.ReLU6)
+"""Activation functions whose work a quantizer of their output can do, see `lightning_nncf.graph.runtime`."""
 
 _Port = tuple[str, int]
 
@@ -78,6 +81,7 @@ class Recorder(TorchFunctionMode):
         self._parameters = {id(parameter): name for name, parameter in network.named_parameters()}
         self._stack: list[_Running] = []
         self._values: dict[int, _Value] = {}
+        self._overwritten: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
         self._edges: set[tuple[str, int, str, int]] = set()
         self._seen_inputs: Counter[_Port] = Counter()
         self._seen_outputs: Counter[_Port] = Counter()
@@ -88,6 +92,7 @@ class Recorder(TorchFunctionMode):
         """Begin one run in a mode; tensors of earlier runs are let go."""
         self.mode = mode
         self._values.clear()
+        self._overwritten.clear()
         self._outsiders = 0
         self._stack[:] = [self._virtual] if self._virtual is not None else []
         self._buffers = {id(buffer) for buffer in self._network.buffers()}
@@ -98,6 +103,7 @@ class Recorder(TorchFunctionMode):
     def finish(self) -> None:
         """Settle, after all runs, which tensors pass a module's boundary untouched; forget all tensors."""
         self._values.clear()
+        self._overwritten.clear()
         self._stack.clear()
         for seen, found, kind in (
             (self._seen_inputs, self._arrivals, "inputs"),
@@ -211,8 +217,22 @@ class Recorder(TorchFunctionMode):
             # memory tells apart who reads the result and who reads the argument.
             result = result.detach()
             outputs = [result]
+        overwrites = type(running.module) in RECTIFIERS and any(result is tensor for tensor in changed)
+        if overwrites:
+            result = result.detach()
+            outputs = [result]
         self._record(f"{running.frame.path}/{name}:{index}", func, args, kwargs, inputs, outputs, changed)
+        if overwrites:
+            self._overwrite(result, running.frame.module)
         return result
+
+    def _overwrite(self, result: torch.Tensor, module: str) -> None:
+        """Note who else holds the memory that an activation function has written its result to."""
+        memory = result.untyped_storage().data_ptr()
+        for key, value in self._values.items():
+            tensor = value.tensor()
+            if tensor is not None and tensor is not result and tensor.untyped_storage().data_ptr() == memory:
+                self._overwritten[key] = value.tensor, module
 
     def _record(
         self,
@@ -259,6 +279,9 @@ class Recorder(TorchFunctionMode):
                     self._values[id(reached)] = _Value(weakref.ref(reached), address, 0, running)
 
     def _connect(self, tensor: torch.Tensor, target: str, port: int) -> None:
+        overwritten = self._overwritten.get(id(tensor))
+        if overwritten is not None and overwritten[0]() is tensor:
+            self.graph.reread.add(overwritten[1])
         value = self._value(tensor)
         if value is None:
             if self._virtual is None or id(tensor) in self._parameters or id(tensor) in self._buffers:

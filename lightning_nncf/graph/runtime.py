@@ -18,9 +18,15 @@ from lightning_nncf.graph.recompute import Resume, Watch
 from lightning_nncf.graph.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, plain_value
 from lightning_nncf.graph.slots import Change, SharedChange, Slot
 from lightning_nncf.graph.values import replace_tensors, tensors_in
+from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
 from lightning_nncf.ops.rebuilding import rebuild_in_backward
 
 __all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope"]
+
+_push_mode: Any = torch._C._push_on_torch_function_stack
+_pop_mode: Any = torch._C._pop_torch_function_stack
+_count_modes: Any = torch._C._len_torch_function_stack
+_mode_at: Any = torch._C._get_function_stack_at
 
 
 class Frame:
@@ -31,6 +37,8 @@ class Frame:
         path: Call path.
     """
 
+    __slots__ = ("above", "calls", "data", "depth", "functions", "mode", "path", "scope", "shadows", "suspended")
+
     def __init__(self, scope: Scope, path: str) -> None:
         self.scope = scope
         self.path = path
@@ -40,6 +48,35 @@ class Frame:
         self.calls: dict[str, int] = {}
         self.shadows: list[tuple[nn.Module, str, Any, Slot | None]] = []
         self.mode: LocalMode | None = None
+        self.suspended = False
+        self.data: torch.Tensor | None = None  # a quantized input whose range learns through the weights
+
+    def begin_in(self, above: Frame) -> None:
+        """Begin inside another call, whose functions are not hooked meanwhile.
+
+        Its mode leaves the stack, where every function of torch would go through it; under another mode it stays and
+        looks at `depth`.
+        """
+        self.above = above
+        above.depth += 1
+        if above.mode is not None and not torch.compiler.is_compiling() and _is_latest(above.mode):
+            _pop_mode()
+            self.suspended = True
+
+    def end(self) -> None:
+        """End: the call around it goes on."""
+        above = self.above
+        if above is None:
+            return
+        above.depth -= 1
+        if self.suspended:
+            self.suspended = False
+            _push_mode(above.mode)
+
+
+def _is_latest(mode: TorchFunctionMode) -> bool:
+    count = _count_modes()
+    return count > 0 and _mode_at(count - 1) is mode
 
 
 class Scope:
@@ -67,6 +104,9 @@ class Scope:
         self.callees: list[Scope] = []
         self.paths: list[str] = []
         self.tracked = False
+        # Layers of PyTorch that call no other module, nor checkpoint anything.
+        self.leaf = type(module).__module__.startswith("torch.nn.modules.") and not module._modules
+        self.convolves = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
         self.free = False
         self.warned: list[str] = []
         self.frames: list[Frame] = []
@@ -84,18 +124,18 @@ class Scope:
 
     def open(self) -> Frame:
         """Begin a call: find its path, let its callees know, hide the weights."""
-        if not torch.compiler.is_compiling():
+        compiling = torch.compiler.is_compiling()
+        if not compiling:
             self._claim()
         frame = Frame(self, self.path)
         self.frames.append(frame)
-        if not torch.compiler.is_compiling():
-            _ACTIVE.append(frame)
+        if not self.leaf:
+            if not compiling:
+                _ACTIVE.append(frame)
+            for callee in self.callees:
+                callee.callers.append(frame)
         if self.callers:
-            above = self.callers[-1]
-            frame.above = above
-            above.depth += 1
-        for callee in self.callees:
-            callee.callers.append(frame)
+            frame.begin_in(self.callers[-1])
         if self.tracked:
             frame.path = self._locate(frame)
         for holder, name, slot in self.weights:
@@ -109,20 +149,22 @@ class Scope:
         return frame
 
     def close(self) -> Frame:
-        """End the latest call, except that its caller still counts it as running."""
+        """End the latest call, except for `Frame.end`."""
         frame = self.frames.pop()
         for holder, name, earlier, _ in reversed(frame.shadows):
             if earlier is ABSENT:
                 holder.__dict__.pop(name, None)
             else:
                 holder.__dict__[name] = earlier
-        for callee in self.callees:
-            if callee.callers and callee.callers[-1] is frame:
-                callee.callers.pop()
-        if not torch.compiler.is_compiling():
-            _ACTIVE.remove(frame)
-            if not self.frames:
-                self.thread.clear()
+        compiling = torch.compiler.is_compiling()
+        if not self.leaf:
+            for callee in self.callees:
+                if callee.callers and callee.callers[-1] is frame:
+                    callee.callers.pop()
+            if not compiling:
+                _ACTIVE.remove(frame)
+        if not compiling and not self.frames:
+            self.thread.clear()
         return frame
 
     def _claim(self) -> None:
@@ -264,9 +306,17 @@ class Enter:
         if not slots:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
-            return (slots[0](args[0]),), kwargs
+            value = slots[0](args[0])
+            if scope.convolves and self._is_last(module) and is_quantized_data(value):
+                frame.data = value
+                value = value.detach()
+            return (value,), kwargs
         replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), Change(slots))
         return replaced
+
+    def _is_last(self, module: nn.Module) -> bool:
+        """Return whether the module gets its input as it is returned here."""
+        return not torch.compiler.is_compiling() and next(reversed(module._forward_pre_hooks.values())) is self
 
 
 class Leave:
@@ -282,20 +332,32 @@ class Leave:
             return None
         if not torch.compiler.is_compiling() and scope.thread.get("id") != threading.get_ident():
             return None
-        frame = scope.close()
-        above = frame.above
+        plain = result
+        try:
+            if scope.frames[-1].data is not None and isinstance(result, torch.Tensor):
+                result = self._learned(module, result, scope.frames[-1].data)
+        finally:
+            frame = scope.close()
         if frame.shadows:
             rebuild_in_backward(result)
         try:
             slots = scope.outputs.get(frame.path) if scope.outputs else None
-            if not slots or result is None:
-                return None
-            if isinstance(result, torch.Tensor):
-                return slots[0](result) if 0 in slots else None
-            return replace_tensors(result, Change(slots))
+            if slots and result is not None:
+                if not isinstance(result, torch.Tensor):
+                    return replace_tensors(result, Change(slots))
+                if 0 in slots:
+                    return slots[0](result)
+            return None if result is plain else result
         finally:
-            if above is not None:
-                above.depth -= 1
+            frame.end()
+
+    def _learned(self, module: nn.Module, result: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
+        """Let the range of the input learn, where the layer got its values alone."""
+        learned = learn_through_weight(result, data)
+        if learned is None:  # the layer does more than to convolve: ask no more
+            self.scope.convolves = False
+            learned = module.forward(data)
+        return learned
 
 
 class LocalMode(TorchFunctionMode):
@@ -308,6 +370,11 @@ class LocalMode(TorchFunctionMode):
     def __init__(self, frame: Frame) -> None:
         super().__init__()
         self.frame = frame
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave the stack, unless an interruption inside a call has kept the mode from coming back to it."""
+        if torch.compiler.is_compiling() or _is_latest(self):
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,

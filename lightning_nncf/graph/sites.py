@@ -13,6 +13,7 @@ from torch import nn
 from lightning_nncf.errors import HookError, near
 from lightning_nncf.graph.addresses import frame_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, InsertionPoint, NetworkGraph, OpNode
+from lightning_nncf.graph.recorder import RECTIFIERS
 
 __all__ = ["HookSite", "sites"]
 
@@ -40,6 +41,8 @@ class HookSite:
         paths: All traced call paths of the module, when there are several.
         callees: Modules called in the forward of ``module``, whose functions are not its own.
         free: Whether the module was also called from outside any other.
+        rectifies: Whether the module is a ReLU or ReLU6 that a module at its output may stand in for: nobody reads
+            what it leaves in its argument.
     """
 
     kind: Literal["weight", "attribute", "module_input", "module_output", "op_input", "op_output"]
@@ -56,6 +59,7 @@ class HookSite:
     paths: tuple[str, ...] = ()
     callees: tuple[str, ...] = ()
     free: bool = False
+    rectifies: bool = False
 
     @property
     def key(self) -> str:
@@ -186,7 +190,10 @@ def _activation_site(
         position = frame.outputs.get(key)
         if position is not None and frame.module:
             slot = f"{above}out{position or ''}{suffix}"
-            return HookSite(kind="module_output", holder=holder, slot=slot, port=position, **common)
+            rectifies = type(network.get_submodule(frame.module)) in RECTIFIERS and frame.module not in graph.reread
+            return HookSite(
+                kind="module_output", holder=holder, slot=slot, port=position, rectifies=rectifies, **common
+            )
         kind: Literal["op_input", "op_output"] = "op_output"
     else:
         # Further arguments of a module may be left out in another call, which would shift their positions.

@@ -34,6 +34,13 @@ class Slot(nn.Module):
         if register:
             self.add_module(algorithm, module)
 
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Apply all modules, past what a call costs while nobody listens to it."""
+        if self._forward_pre_hooks or self._forward_hooks:
+            listened: torch.Tensor = super().__call__(tensor)
+            return listened
+        return self.forward(tensor)
+
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules."""
         for module in self.chain:

@@ -6,6 +6,7 @@ is opaque to it. An exported program keeps the operator as one node, which the e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -97,6 +98,17 @@ def operator_of(node: Any) -> Any:
         node: ``grad_fn`` of a tensor.
     """
     return _OPERATORS.get(type(node))
+
+
+def slopes_of(node: Any) -> Callable[..., tuple[Tensor, ...]]:
+    """Return what computes the derivatives by the range, for a node of which `operator_of` gives the operator.
+
+    It takes the arguments of the operator and gives a tensor of the shape of the values for each parameter.
+
+    Args:
+        node: ``grad_fn`` of a tensor.
+    """
+    return _SLOPES[type(node)]
 
 
 def _is_plain() -> bool:
@@ -191,3 +203,7 @@ class _AsymmetricFormula(torch.autograd.Function):
 
 
 _OPERATORS = {_SymmetricKernel._backward_cls: _symmetric_op, _AsymmetricKernel._backward_cls: _asymmetric_op}
+_SLOPES: dict[Any, Callable[..., tuple[Tensor, ...]]] = {
+    _SymmetricKernel._backward_cls: reference.symmetric_slopes,
+    _AsymmetricKernel._backward_cls: reference.asymmetric_slopes,
+}

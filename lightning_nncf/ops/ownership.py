@@ -30,29 +30,36 @@ def belongs_to_backward(grad: Tensor) -> bool:
         grad: The gradient that the backward was called with.
     """
     return (
-        grad.device.type == "cpu"
-        and grad.nbytes >= _LEAST_BYTES
+        grad.nbytes >= _LEAST_BYTES
+        and grad.device.type == "cpu"
         and type(grad) is Tensor
         and not torch.is_grad_enabled()
         and not torch._C._len_torch_dispatch_stack()
-        and _holders(grad) == _sole_owner()
+        and _tensor_holders(grad) == _sole_owner()[0]
+        and _memory_holders(grad) == _sole_owner()[1]
     )
 
 
-def _holders(grad: Tensor) -> tuple[int, int, int]:
-    """Count who holds the Python object, the tensor and its memory."""
-    tensor: Any = grad
-    memory = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
-    return sys.getrefcount(grad), tensor._use_count(), memory
+def _tensor_holders(grad: Any) -> tuple[int, int]:
+    """Count who holds the Python object and the tensor."""
+    return sys.getrefcount(grad), grad._use_count()
 
 
-def _seen_by_backward(grad: Tensor) -> tuple[int, int, int]:
+def _memory_holders(grad: Any) -> int:
+    """Count who holds the memory, which from then on counts the Python object that this makes.
+
+    Autograd would not add to such a gradient in place: look only at those that nobody else holds.
+    """
+    return int(torch._C._storage_Use_Count(grad.untyped_storage()._cdata))
+
+
+def _seen_by_backward(grad: Tensor) -> tuple[tuple[int, int], int]:
     """Stand in for `belongs_to_backward`, which holds the gradient once more while it looks."""
-    return _holders(grad)
+    return _tensor_holders(grad), _memory_holders(grad)
 
 
 @functools.cache
-def _sole_owner() -> tuple[int, int, int]:
+def _sole_owner() -> tuple[tuple[int, int], int]:
     with torch.enable_grad():
         (_Probe.apply(torch.zeros(1, device="cpu", requires_grad=True)) * 2.0).backward()
     return _Probe.counts
@@ -61,7 +68,7 @@ def _sole_owner() -> tuple[int, int, int]:
 class _Probe(torch.autograd.Function):
     """Counts the holders of a product, which multiplication makes for this backward alone."""
 
-    counts = (0, 0, 0)
+    counts = ((0, 0), 0)
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_nncf.ops import dispatch
 
-__all__ = ["rebuild_in_backward"]
+__all__ = ["rebuild_in_backward", "rebuild_input"]
 
 _KEPT = {"ConvolutionBackward0": "_raw_saved_input"}
 """What nodes of autograd call the first of their inputs, which they keep."""
@@ -49,14 +49,21 @@ def rebuild_in_backward(result: Any) -> None:
     if torch.compiler.is_compiling() or not isinstance(result, Tensor) or result.device.type != "cpu":
         return
     node: Any = result.grad_fn
-    name = _KEPT.get(type(node).__name__)
-    if name is None:
-        return
-    source = node.next_functions[0][0]
+    if type(node).__name__ in _KEPT:
+        rebuild_input(node, node.next_functions[0][0])
+
+
+def rebuild_input(node: Any, source: Any) -> None:
+    """Do what `rebuild_in_backward` does, for the input of a node of autograd.
+
+    Args:
+        node: Node of an operation that keeps its first input.
+        source: Node that made this input.
+    """
     operator = dispatch.operator_of(source)
     if operator is not None and source.nbytes >= _LEAST_BYTES:
         with contextlib.suppress(RuntimeError):  # it has hooks of somebody else
-            getattr(node, name).register_hooks(partial(_Recipe, operator, source), _Recipe.follow)
+            getattr(node, _KEPT[type(node).__name__]).register_hooks(partial(_Recipe, operator, source), _Recipe.follow)
 
 
 class _Recipe:

@@ -17,12 +17,14 @@ from torch import Tensor
 __all__ = [
     "EPSILON",
     "asymmetric_grid",
+    "asymmetric_slopes",
     "check_parameters",
     "fake_quantize_asymmetric",
     "fake_quantize_asymmetric_backward",
     "fake_quantize_symmetric",
     "fake_quantize_symmetric_backward",
     "symmetric_grid",
+    "symmetric_slopes",
 ]
 
 EPSILON = 1e-16
@@ -125,17 +127,32 @@ def fake_quantize_symmetric_backward(
     >>> fake_quantize_symmetric_backward(torch.ones(4), x, torch.tensor([7.0]), 0, 7, -1)
     (tensor([0., 0., 1., 0.]), tensor([1.0357]))
     """
-    values, (signed_scale,) = _prepare(x, (scale,), axis)
-    step, low, high = symmetric_grid(signed_scale, quant_min, quant_max)
-    grads = grad.to(values.dtype)
-    above, below = _outside(values, low, high)
-    ticks = values.div(step).clamp_(quant_min, quant_max)
-    residual = ticks.round().sub_(ticks)  # zero outside
-    steps = quant_max - quant_min
-    slope = residual.add_(above, alpha=steps).add_(below, alpha=steps * quant_min / quant_max)
-    grad_x = torch.addcmul(grads, grads, above.add_(below), value=-1)
-    grad_scale = _sum_like(slope.mul_(grads), scale, axis) / steps
+    slope, outside = _symmetric_slope(x, scale, quant_min, quant_max, axis)
+    grads = grad.to(slope.dtype)
+    grad_x = torch.addcmul(grads, grads, outside, value=-1)
+    grad_scale = _sum_like(slope.mul_(grads), scale, axis) / (quant_max - quant_min)
     return grad_x.to(x.dtype), (grad_scale * scale.sign()).to(scale.dtype)
+
+
+def symmetric_slopes(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> tuple[Tensor]:
+    """Return the derivative of each value of `fake_quantize_symmetric` by its scale.
+
+    Args:
+        x: As in the forward.
+        scale: As in the forward.
+        quant_min: As in the forward.
+        quant_max: As in the forward.
+        axis: As in the forward.
+
+    Returns:
+        One tensor of the shape of `x`, in the type of the computation.
+
+    >>> symmetric_slopes(torch.tensor([-9.0, 0.75, 9.0]), torch.tensor([7.0]), 0, 7, -1)[0]
+    tensor([0.0000, 0.0357, 1.0000])
+    """
+    slope, _ = _symmetric_slope(x, scale, quant_min, quant_max, axis)
+    sign = _broadcast(scale.sign(), x, axis).to(slope.dtype)
+    return (slope.mul_(sign / (quant_max - quant_min)),)
 
 
 def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
@@ -183,14 +200,8 @@ def fake_quantize_asymmetric_backward(
     >>> fake_quantize_asymmetric_backward(torch.ones(4), x, torch.tensor([-1.0]), torch.tensor([3.0]), 4, -1)
     (tensor([0., 1., 1., 0.]), tensor([2.]), tensor([0.9167]))
     """
-    values, (tensor_low, width) = _prepare(x, (input_low, input_range), axis)
-    step, zero_point, low, high = asymmetric_grid(tensor_low, width, levels)
-    grads = grad.to(values.dtype)
-    above, below = _outside(values, low, high)
-    ticks = values.div(step).add_(zero_point).clamp_(0, levels - 1).sub_(zero_point)
-    residual = ticks.round().sub_(ticks)  # zero outside
-    slope = residual.add_(above, alpha=levels - 1)
-    outside = above.add_(below)
+    slope, outside = _asymmetric_slope(x, input_low, input_range, levels, axis)
+    grads = grad.to(slope.dtype)
     grad_x = torch.addcmul(grads, grads, outside, value=-1)
     grad_range = _sum_like(slope.mul_(grads), input_range, axis) / (levels - 1)
     grad_low = _sum_like(outside.mul_(grads), input_low, axis)
@@ -199,6 +210,29 @@ def fake_quantize_asymmetric_backward(
         grad_low.to(input_low.dtype),
         (grad_range * input_range.sign()).to(input_range.dtype),
     )
+
+
+def asymmetric_slopes(
+    x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int
+) -> tuple[Tensor, Tensor]:
+    """Return the derivatives of each value of `fake_quantize_asymmetric` by the parameters of its range.
+
+    Args:
+        x: As in the forward.
+        input_low: As in the forward.
+        input_range: As in the forward.
+        levels: As in the forward.
+        axis: As in the forward.
+
+    Returns:
+        Those by `input_low` and by `input_range`, of the shape of `x` and in the type of the computation.
+
+    >>> asymmetric_slopes(torch.tensor([-9.0, 0.5, 9.0]), torch.tensor([-1.0]), torch.tensor([3.0]), 4, -1)
+    (tensor([1., 0., 1.]), tensor([ 0.0000, -0.1667,  1.0000]))
+    """
+    slope, outside = _asymmetric_slope(x, input_low, input_range, levels, axis)
+    sign = _broadcast(input_range.sign(), x, axis).to(slope.dtype)
+    return outside, slope.mul_(sign / (levels - 1))
 
 
 def check_parameters(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> None:
@@ -222,8 +256,36 @@ def _prepare(x: Tensor, parameters: tuple[Tensor, ...], axis: int) -> tuple[Tens
     """Bring values and parameters to the type of the computation, the parameters broadcastable to the values."""
     dtype = torch.promote_types(torch.promote_types(x.dtype, parameters[0].dtype), torch.float32)
     check_parameters(x, parameters, axis)
-    shape = [] if axis < 0 else [1] * axis + [x.shape[axis]] + [1] * (x.ndim - axis - 1)
-    return x.to(dtype), tuple(parameter.to(dtype).reshape(shape) for parameter in parameters)
+    return x.to(dtype), tuple(_broadcast(parameter.to(dtype), x, axis) for parameter in parameters)
+
+
+def _broadcast(parameter: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Give a parameter the shape in which it is broadcast over the values."""
+    return parameter.reshape([] if axis < 0 else [1] * axis + [x.shape[axis]] + [1] * (x.ndim - axis - 1))
+
+
+def _symmetric_slope(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> tuple[Tensor, Tensor]:
+    """Return the derivative by the magnitude of the scale in units of a step, and which values lie outside as 1."""
+    values, (scale,) = _prepare(x, (scale,), axis)
+    step, low, high = symmetric_grid(scale, quant_min, quant_max)
+    above, below = _outside(values, low, high)
+    ticks = values.div(step).clamp_(quant_min, quant_max)
+    residual = ticks.round().sub_(ticks)  # zero outside
+    steps = quant_max - quant_min
+    slope = residual.add_(above, alpha=steps).add_(below, alpha=steps * quant_min / quant_max)
+    return slope, above.add_(below)
+
+
+def _asymmetric_slope(
+    x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int
+) -> tuple[Tensor, Tensor]:
+    """Return the derivative by the magnitude of the width in units of a step, and which values lie outside as 1."""
+    values, (tensor_low, width) = _prepare(x, (input_low, input_range), axis)
+    step, zero_point, low, high = asymmetric_grid(tensor_low, width, levels)
+    above, below = _outside(values, low, high)
+    ticks = values.div(step).add_(zero_point).clamp_(0, levels - 1).sub_(zero_point)
+    residual = ticks.round().sub_(ticks)  # zero outside
+    return residual.add_(above, alpha=levels - 1), above.add_(below)
 
 
 def _outside(values: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
