@@ -316,15 +316,20 @@ std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const L
   return totals;
 }
 
+// What an activation function before the quantizer does, which the quantizer does for it.
+struct Rectifier {
+  double top;
+};
+
 template <bool kSymmetric>
 Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max,
-                   int64_t axis) {
+                   int64_t axis, const Rectifier* rectifier = nullptr) {
   check_parameter(first, channels_of(x, axis));
   if (!kSymmetric) check_parameter(second, channels_of(x, axis));
   if (x.numel() == 0) return torch::stable::empty_like(x);
   if (widens_to_double(x, first)) {
     const Tensor wide = torch::stable::to(x, ScalarType::Double);
-    return in_type_of(run_forward<kSymmetric>(wide, first, second, quant_min, quant_max, axis), x);
+    return in_type_of(run_forward<kSymmetric>(wide, first, second, quant_min, quant_max, axis, rectifier), x);
   }
   Layout layout;
   const Tensor source = dense(x, axis, layout);
@@ -332,7 +337,8 @@ Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, i
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    const auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
+    auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
+    if (rectifier) grids.rectify(rectifier->top);
     forward<T, A, kSymmetric>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout,
                               grids);
   });
@@ -347,14 +353,16 @@ struct Gradients {
 // The gradient of `x` takes the place of `grad` where that is wished and types and strides are the same.
 template <bool kSymmetric>
 Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first, const Tensor& second,
-                       int64_t quant_min, int64_t quant_max, int64_t axis, bool in_place) {
+                       int64_t quant_min, int64_t quant_max, int64_t axis, bool in_place,
+                       const Rectifier* rectifier = nullptr) {
   const int64_t channels = channels_of(x, axis);
   check_parameter(first, channels);
   if (!kSymmetric) check_parameter(second, channels);
   if (x.numel() == 0) return {torch::stable::empty_like(x), std::vector<Sums<double>>(channels)};
   if (widens_to_double(x, first)) {
     const Tensor wide = torch::stable::to(x, ScalarType::Double);
-    auto [of_x, sums] = run_backward<kSymmetric>(grad, wide, first, second, quant_min, quant_max, axis, false);
+    auto [of_x, sums] =
+        run_backward<kSymmetric>(grad, wide, first, second, quant_min, quant_max, axis, false, rectifier);
     return {in_type_of(of_x, x), sums};
   }
   Layout layout;
@@ -364,7 +372,8 @@ Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    const auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
+    auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
+    if (rectifier) grids.rectify(rectifier->top);
     result.sums = backward<T, A>(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
                                  static_cast<T*>(result.of_x.data_ptr()), layout, grids);
   });
@@ -406,6 +415,39 @@ Tensor symmetric_backward_in_place(const Tensor& grad, const Tensor& x, const Te
   return scale_gradient(sums, scale, quant_min, quant_max);
 }
 
+Tensor rectified(const Tensor& x, const Tensor& scale, int64_t quant_max, double top) {
+  const Rectifier rectifier{top};
+  return run_forward<true>(x, scale, scale, 0, quant_max, -1, &rectifier);
+}
+
+Tensor rectified_scale_gradient(const std::vector<Sums<double>>& sums, const Tensor& scale, int64_t quant_max,
+                                double top) {
+  std::vector<double> values = values_of<double>(scale);
+  for (size_t c = 0; c < values.size(); ++c) {
+    const Grid<double> grid = symmetric_grid(values[c], int64_t(0), quant_max);
+    // Values at the top of the activation function may lie inside the range.
+    const double ticks = std::min(top / grid.step, double(quant_max));
+    const double above = top > grid.high ? 1.0 : (std::rint(ticks) - ticks) / double(quant_max);
+    values[c] = sign_of(values[c]) * (sums[c].inside / double(quant_max) + sums[c].above * above);
+  }
+  return like_parameter(scale, values);
+}
+
+std::tuple<Tensor, Tensor> rectified_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
+                                              int64_t quant_max, double top) {
+  const Rectifier rectifier{top};
+  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, 0, quant_max, -1, false, &rectifier);
+  return {of_x, rectified_scale_gradient(sums, scale, quant_max, top)};
+}
+
+Tensor rectified_backward_in_place(const Tensor& grad, const Tensor& x, const Tensor& scale, int64_t quant_max,
+                                   double top) {
+  const Rectifier rectifier{top};
+  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, 0, quant_max, -1, true, &rectifier);
+  put(grad, of_x);
+  return rectified_scale_gradient(sums, scale, quant_max, top);
+}
+
 Tensor asymmetric(const Tensor& x, const Tensor& input_low, const Tensor& input_range, int64_t levels, int64_t axis) {
   return run_forward<false>(x, input_low, input_range, 0, levels - 1, axis);
 }
@@ -441,6 +483,9 @@ STABLE_TORCH_LIBRARY_IMPL(lightning_nncf, CPU, m) {
   m.impl("fake_quantize_symmetric", TORCH_BOX(&symmetric));
   m.impl("fake_quantize_symmetric_backward", TORCH_BOX(&symmetric_backward));
   m.impl("fake_quantize_symmetric_backward_", TORCH_BOX(&symmetric_backward_in_place));
+  m.impl("fake_quantize_rectified", TORCH_BOX(&rectified));
+  m.impl("fake_quantize_rectified_backward", TORCH_BOX(&rectified_backward));
+  m.impl("fake_quantize_rectified_backward_", TORCH_BOX(&rectified_backward_in_place));
   m.impl("fake_quantize_asymmetric", TORCH_BOX(&asymmetric));
   m.impl("fake_quantize_asymmetric_backward", TORCH_BOX(&asymmetric_backward));
   m.impl("fake_quantize_asymmetric_backward_", TORCH_BOX(&asymmetric_backward_in_place));

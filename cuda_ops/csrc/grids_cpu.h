@@ -1,6 +1,7 @@
 // The grids of all channels on the CPU, one array for each part, so that they are computed and read in vectors.
 #pragma once
 
+#include <cmath>
 #include <limits>
 
 #include "grid.h"
@@ -47,8 +48,19 @@ struct Grids {
     return grids;
   }
 
+  // Quantizing with these grids is then quantizing what a ReLU, or one that ends at `top`, has made of the values, and
+  // no gradient reaches values that it would have cut off. Zero is one of them.
+  void rectify(double top) {
+    for (int64_t c = 0; c < channels_; ++c) {
+      low[c] = std::numeric_limits<A>::min();
+      if (A(top) > high[c]) continue;
+      high[c] = std::nextafter(A(top), A(0));
+      quant_max[c] = std::min(quant_max[c], A(top) / step[c]);
+    }
+  }
+
  private:
-  explicit Grids(int64_t channels) : values_(aligned_array<A>(6 * whole_lines<A>(channels))) {
+  explicit Grids(int64_t channels) : channels_(channels), values_(aligned_array<A>(6 * whole_lines<A>(channels))) {
     const int64_t stride = whole_lines<A>(channels);
     step = values_.get();
     reciprocal = step + stride;
@@ -58,6 +70,7 @@ struct Grids {
     quant_max = quant_min + stride;
   }
 
+  int64_t channels_;
   Array<A> values_;
 };
 

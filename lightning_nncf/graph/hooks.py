@@ -129,6 +129,7 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
         scope.inputs.setdefault(frame, {})[site.port] = slot
     elif site.kind == "module_output":
         scope.outputs.setdefault(frame, {})[site.port] = slot
+        scope.rectifies = site.rectifies
     else:
         for callee in site.callees:
             _call(scope, _scope_at(network, callee))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +38,19 @@ class Frame:
         path: Call path.
     """
 
-    __slots__ = ("above", "calls", "data", "depth", "functions", "mode", "path", "scope", "shadows", "suspended")
+    __slots__ = (
+        "above",
+        "calls",
+        "data",
+        "depth",
+        "functions",
+        "mode",
+        "path",
+        "result",
+        "scope",
+        "shadows",
+        "suspended",
+    )
 
     def __init__(self, scope: Scope, path: str) -> None:
         self.scope = scope
@@ -50,6 +63,7 @@ class Frame:
         self.mode: LocalMode | None = None
         self.suspended = False
         self.data: torch.Tensor | None = None  # a quantized input whose range learns through the weights
+        self.result: torch.Tensor | None = None  # of the whole call, known before it
 
     def begin_in(self, above: Frame) -> None:
         """Begin inside another call, whose functions are not hooked meanwhile.
@@ -104,6 +118,7 @@ class Scope:
         self.callees: list[Scope] = []
         self.paths: list[str] = []
         self.tracked = False
+        self.rectifies = False
         # Layers of PyTorch that call no other module, nor checkpoint anything.
         self.leaf = type(module).__module__.startswith("torch.nn.modules.") and not module._modules
         self.convolves = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
@@ -285,6 +300,10 @@ class _Resumption:
 _WATCH = Watch(_snapshot)
 
 
+_NOTHING = torch.empty(0)
+"""What a layer gets whose work is done."""
+
+
 class Enter:
     """Forward pre-hook of a hooked module."""
 
@@ -302,6 +321,10 @@ class Enter:
                 "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
             )
         frame = scope.open()
+        if scope.rectifies and len(args) == 1 and not scope.inputs:
+            frame.result = self._rectified(module, args[0])
+            if frame.result is not None:
+                return (_NOTHING,), kwargs
         slots = scope.inputs.get(frame.path) if scope.inputs else None
         if not slots:
             return None
@@ -313,6 +336,17 @@ class Enter:
             return (value,), kwargs
         replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), Change(slots))
         return replaced
+
+    def _rectified(self, module: nn.Module, x: Any) -> torch.Tensor | None:
+        """Return the output of a ReLU and of the module there, where one operator gives it and nobody listens."""
+        scope = self.scope
+        slots = scope.outputs.get(scope.frames[-1].path)
+        if not slots or not isinstance(x, torch.Tensor) or torch.compiler.is_compiling():
+            return None
+        if len(module._forward_pre_hooks) > 1 or len(module._forward_hooks) > 1:
+            return None
+        top = math.inf if isinstance(module, nn.ReLU) else float(module.max_val)  # type: ignore[arg-type]
+        return slots[0].rectified(x, top)
 
     def _is_last(self, module: nn.Module) -> bool:
         """Return whether the module gets its input as it is returned here."""
@@ -338,6 +372,9 @@ class Leave:
                 result = self._learned(module, result, scope.frames[-1].data)
         finally:
             frame = scope.close()
+        if frame.result is not None and result is not None:
+            frame.end()
+            return frame.result
         if frame.shadows:
             rebuild_in_backward(result)
         try:

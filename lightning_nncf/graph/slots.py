@@ -47,6 +47,26 @@ class Slot(nn.Module):
             tensor = module(tensor)
         return tensor
 
+    def rectified(self, tensor: torch.Tensor, top: float) -> torch.Tensor | None:
+        """Apply a single module that does the work of a ReLU before it, too.
+
+        Args:
+            tensor: What the ReLU would get.
+            top: Where the ReLU ends.
+
+        Returns:
+            What the module would make of the ReLU's result; ``None`` if it cannot do the work now, or somebody listens
+            to what it gets. Modules that can have a method ``rectified`` as this one.
+        """
+        if len(self.chain) != 1:
+            return None
+        (module,) = self.chain
+        rectified = getattr(type(module), "rectified", None)
+        if rectified is None or module._forward_pre_hooks or module._forward_hooks:
+            return None
+        result: torch.Tensor | None = rectified(module, tensor, top)
+        return result
+
 
 class Change:
     """Applies slots by position."""

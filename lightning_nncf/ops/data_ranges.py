@@ -42,7 +42,7 @@ def is_quantized_data(x: Tensor) -> bool:
     """
     node: Any = x.grad_fn
     return (
-        dispatch.operator_of(node) is not None
+        dispatch.slopes_of(node) is not None
         and node.next_functions[0][0] is None
         and x.device.type == "cpu"
         and x.dtype in (torch.float32, torch.float64)

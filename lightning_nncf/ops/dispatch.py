@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from lightning_nncf.ops import library, native, reference
 from lightning_nncf.ops.ownership import belongs_to_backward
 
-__all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric"]
+__all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric", "is_plain", "operator_of", "slopes_of"]
 
 _ops = getattr(torch.ops, library.NAMESPACE)
 _symmetric_op = _ops.fake_quantize_symmetric.default
@@ -49,9 +49,7 @@ def fake_quantize_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max:
         return compiled
     native.prepare(x.device.type)
     try:
-        result: Tensor = (_SymmetricKernel.apply if _is_plain() else _symmetric_op)(
-            x, scale, quant_min, quant_max, axis
-        )
+        result: Tensor = (_SymmetricKernel.apply if is_plain() else _symmetric_op)(x, scale, quant_min, quant_max, axis)
     except RuntimeError:
         reference.check_parameters(x, (scale,), axis)
         raise
@@ -79,7 +77,7 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
         return compiled
     native.prepare(x.device.type)
     try:
-        result: Tensor = (_AsymmetricKernel.apply if _is_plain() else _asymmetric_op)(
+        result: Tensor = (_AsymmetricKernel.apply if is_plain() else _asymmetric_op)(
             x, input_low, input_range, levels, axis
         )
     except RuntimeError:
@@ -97,10 +95,10 @@ def operator_of(node: Any) -> Any:
     Args:
         node: ``grad_fn`` of a tensor.
     """
-    return _OPERATORS.get(type(node))
+    return getattr(_function_of(node), "operator", None)
 
 
-def slopes_of(node: Any) -> Callable[..., tuple[Tensor, ...]]:
+def slopes_of(node: Any) -> Callable[..., tuple[Tensor, ...]] | None:
     """Return what computes the derivatives by the range, for a node of which `operator_of` gives the operator.
 
     It takes the arguments of the operator and gives a tensor of the shape of the values for each parameter.
@@ -108,10 +106,15 @@ def slopes_of(node: Any) -> Callable[..., tuple[Tensor, ...]]:
     Args:
         node: ``grad_fn`` of a tensor.
     """
-    return _SLOPES[type(node)]
+    return getattr(_function_of(node), "slopes", None)
 
 
-def _is_plain() -> bool:
+def _function_of(node: Any) -> Any:
+    """Return the `torch.autograd.Function` of a node of autograd, if it has one."""
+    return getattr(type(node), "_forward_cls", None)
+
+
+def is_plain() -> bool:
     """Return whether nothing but autograd looks at the call: then a function of ours is a third cheaper per call."""
     return not (
         torch.compiler.is_exporting()
@@ -122,6 +125,9 @@ def _is_plain() -> bool:
 
 
 class _SymmetricKernel(torch.autograd.Function):
+    operator = _symmetric_op
+    slopes = staticmethod(reference.symmetric_slopes)
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, scale)
@@ -142,6 +148,9 @@ class _SymmetricKernel(torch.autograd.Function):
 
 
 class _AsymmetricKernel(torch.autograd.Function):
+    operator = _asymmetric_op
+    slopes = staticmethod(reference.asymmetric_slopes)
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, input_low, input_range)
@@ -200,10 +209,3 @@ class _AsymmetricFormula(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
         return (*reference.fake_quantize_asymmetric_backward(*grads, *ctx.saved_tensors, *ctx.settings), None, None)
-
-
-_OPERATORS = {_SymmetricKernel._backward_cls: _symmetric_op, _AsymmetricKernel._backward_cls: _asymmetric_op}
-_SLOPES: dict[Any, Callable[..., tuple[Tensor, ...]]] = {
-    _SymmetricKernel._backward_cls: reference.symmetric_slopes,
-    _AsymmetricKernel._backward_cls: reference.asymmetric_slopes,
-}

@@ -17,6 +17,8 @@ from torch import Tensor
 
 __all__ = ["belongs_to_backward"]
 
+_storage_address: Any = torch._C._storage_address  # type: ignore[attr-defined]
+
 _LEAST_BYTES = 1 << 16
 """Below, memory comes from the C library's free lists without page faults, and looking costs more than it saves."""
 
@@ -46,11 +48,8 @@ def _tensor_holders(grad: Any) -> tuple[int, int]:
 
 
 def _memory_holders(grad: Any) -> int:
-    """Count who holds the memory, which from then on counts the Python object that this makes.
-
-    Autograd would not add to such a gradient in place: look only at those that nobody else holds.
-    """
-    return int(torch._C._storage_Use_Count(grad.untyped_storage()._cdata))
+    """Count who holds the memory, without a Python object for it: that would hold it from then on."""
+    return int(torch._C._storage_Use_Count(_storage_address(grad)))
 
 
 def _seen_by_backward(grad: Tensor) -> tuple[tuple[int, int], int]:

@@ -15,6 +15,7 @@ from lightning_nncf.algorithms.quantization.quantizer_config import Quantization
 from lightning_nncf.core.idle import idle
 from lightning_nncf.errors import InitializationError
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric
+from lightning_nncf.ops.rectified import fake_quantize_rectified, pays
 from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
 
 __all__ = ["AsymmetricQuantizer", "Quantizer", "SymmetricQuantizer", "build_quantizer"]
@@ -181,6 +182,12 @@ class SymmetricQuantizer(Quantizer):
     def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
         return fake_quantize_symmetric(x, self._learning(self._linear()), self.quant_min, self.quant_max, self.axis)
+
+    def rectified(self, x: Tensor, top: float) -> Tensor | None:
+        """Fake-quantize what a ReLU that ends at `top` makes of a tensor, if that is worth more than doing both."""
+        if not self.enabled or self.quant_min != 0 or self.axis >= 0 or not pays(x):
+            return None
+        return fake_quantize_rectified(x, self._learning(self._linear()), self.quant_max, top)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""
