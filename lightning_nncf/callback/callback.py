@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
+from lightning_nncf import heap
 from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
@@ -148,12 +149,26 @@ class NNCFCallback(Callback):
             self.compressed.initialize(data)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known."""
+        """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known.
+
+        On a CPU the memory that a step frees is kept for the next one until training ends.
+        """
         batches = trainer.num_training_batches
         if self.compressed is not None:
             self.compressed.attach(trainer.optimizers)
         if self.compressed is not None and math.isfinite(batches) and pl_module.automatic_optimization:
             self.compressed.announce_steps(math.ceil(batches / trainer.accumulate_grad_batches))
+        if self.compressed is not None and trainer.strategy.root_device.type == "cpu":
+            heap.keep()
+
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        """Give back the memory that was kept from step to step."""
+        if trainer.strategy.root_device.type == "cpu":
+            heap.release()
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Do the same when training fails."""
+        self.on_train_end(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Let the algorithms look at the gradients of the network before an optimizer that trains it steps."""
