@@ -3,9 +3,10 @@
     python benchmarks/step.py [--steps 15] [--only resnet18]
 
 Every quantizer of the default configuration with trainable ranges, SGD with momentum. The two steps alternate in one
-process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. Both keep the memory
-that a step frees, as `NNCFCallback` lets them. Memory is the most that a process held of its own, measured in two
-further processes of the same kind. Writes ``benchmarks/results/step.json``,
+process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. A third step alternates
+with them, whose quantizers only copy and hand gradients on: the least that quantizers in eager mode can cost. All keep
+the memory that a step frees, as `NNCFCallback` lets them. Memory is the most that a process held of its own, measured
+in two further processes of the same kind. Writes ``benchmarks/results/step.json``,
 where a case replaces its earlier result.
 """
 
@@ -32,6 +33,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import lightning_nncf
 from benchmarks.machine import read_results, write_results
 from lightning_nncf import heap, ops
+from lightning_nncf.algorithms.quantization.quantizers import SymmetricQuantizer
+from lightning_nncf.ops.rectified import pays
 
 CASES: dict[str, tuple[str, int, int, float]] = {
     "resnet18 64x64 batch 16": ("resnet18", 64, 16, 1.20),
@@ -66,6 +69,30 @@ def training_step(network: nn.Module, images: Tensor, labels: Tensor) -> Callabl
     return step
 
 
+class _Copy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, top: float | None) -> Tensor:
+        ctx.save_for_backward(x, scale)
+        return x.clone() if top is None else x.clamp(0, top)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        _, scale = ctx.saved_tensors
+        return grads[0], torch.zeros_like(scale), None
+
+
+class Copying(SymmetricQuantizer):
+    """Does nothing that a quantizer does, in as many calls and passes over memory."""
+
+    def quantize(self, x: Tensor) -> Tensor:
+        result: Tensor = _Copy.apply(x, self.scale, None)
+        return result
+
+    def rectified(self, x: Tensor, top: float) -> Tensor | None:
+        result: Tensor = _Copy.apply(x, self.scale, top)
+        return result if pays(x) else None
+
+
 def timed(step: Callable[[], None]) -> tuple[float, float]:
     """Return the wall time and the CPU time of a step in milliseconds."""
     wall, processor = time.perf_counter(), time.process_time()
@@ -76,14 +103,18 @@ def timed(step: Callable[[], None]) -> tuple[float, float]:
 def measure(case: str, steps: int) -> dict[str, Any]:
     """Time both steps in turn."""
     plain, quantized, images, labels = networks(case)
-    both = [training_step(network, images, labels) for network in (plain, quantized)]
-    for step in both * 3:
+    copying = copy.deepcopy(quantized)
+    for module in copying.modules():
+        if isinstance(module, SymmetricQuantizer):
+            module.__class__ = Copying
+    contestants = [training_step(network, images, labels) for network in (plain, quantized, copying)]
+    for step in contestants * 3:
         step()
-    times: list[list[tuple[float, float]]] = [[], []]
+    times: list[list[tuple[float, float]]] = [[], [], []]
     for _ in range(steps):
-        for step, taken in zip(both, times, strict=True):
+        for step, taken in zip(contestants, times, strict=True):
             taken.append(timed(step))
-    (plain_ms, plain_cpu), (int8_ms, int8_cpu) = (
+    (plain_ms, plain_cpu), (int8_ms, int8_cpu), (copying_ms, _) = (
         [round(statistics.median(values), 2) for values in zip(*taken, strict=True)] for taken in times
     )
     least = [min(wall for wall, _ in taken) for taken in times]
@@ -93,6 +124,7 @@ def measure(case: str, steps: int) -> dict[str, Any]:
         "ratio": round(int8_ms / plain_ms, 3),
         "ratio_of_processor_time": round(int8_cpu / plain_cpu, 3),
         "ratio_of_least": round(least[1] / least[0], 3),
+        "ratio_of_copies": round(copying_ms / plain_ms, 3),
         "bar": CASES[case][3],
         "quantizers": sum(name.endswith(("scale", "input_low")) for name, _ in quantized.named_parameters()),
     }

@@ -36,7 +36,7 @@ class Slot(nn.Module):
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules, past what a call costs while nobody listens to it."""
-        if self._forward_pre_hooks or self._forward_hooks:
+        if _is_heard(self):
             listened: torch.Tensor = super().__call__(tensor)
             return listened
         return self.forward(tensor)
@@ -44,7 +44,7 @@ class Slot(nn.Module):
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules."""
         for module in self.chain:
-            tensor = module(tensor)
+            tensor = module(tensor) if _is_heard(module) else module.forward(tensor)
         return tensor
 
     def rectified(self, tensor: torch.Tensor, top: float) -> torch.Tensor | None:
@@ -62,10 +62,17 @@ class Slot(nn.Module):
             return None
         (module,) = self.chain
         rectified = getattr(type(module), "rectified", None)
-        if rectified is None or module._forward_pre_hooks or module._forward_hooks:
+        if rectified is None or _is_heard(module):
             return None
         result: torch.Tensor | None = rectified(module, tensor, top)
         return result
+
+
+def _is_heard(module: nn.Module) -> bool:
+    """Return whether somebody listens to the calls of a module."""
+    return bool(
+        module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
 
 
 class Change:
