@@ -30,6 +30,9 @@ _count_modes: Any = torch._C._len_torch_function_stack
 _mode_at: Any = torch._C._get_function_stack_at
 
 
+_CONVOLUTIONS = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
+
+
 class Frame:
     """One call of a hooked module.
 
@@ -121,7 +124,7 @@ class Scope:
         self.rectifies = False
         # Layers of PyTorch that call no other module, nor checkpoint anything.
         self.leaf = type(module).__module__.startswith("torch.nn.modules.") and not module._modules
-        self.convolves = isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+        self.convolves = type(module).forward in _CONVOLUTIONS
         self.free = False
         self.warned: list[str] = []
         self.frames: list[Frame] = []
@@ -330,7 +333,7 @@ class Enter:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
             value = slots[0](args[0])
-            if scope.convolves and self._is_last(module) and is_quantized_data(value):
+            if scope.convolves and _is_alone(module) and is_quantized_data(value):
                 frame.data = value
                 value = value.detach()
             return (value,), kwargs
@@ -341,16 +344,17 @@ class Enter:
         """Return the output of a ReLU and of the module there, where one operator gives it and nobody listens."""
         scope = self.scope
         slots = scope.outputs.get(scope.frames[-1].path)
-        if not slots or not isinstance(x, torch.Tensor) or torch.compiler.is_compiling():
-            return None
-        if len(module._forward_pre_hooks) > 1 or len(module._forward_hooks) > 1:
+        if not slots or not isinstance(x, torch.Tensor) or len(module._forward_hooks) > 1 or not _is_alone(module):
             return None
         top = math.inf if isinstance(module, nn.ReLU) else float(module.max_val)  # type: ignore[arg-type]
         return slots[0].rectified(x, top)
 
-    def _is_last(self, module: nn.Module) -> bool:
-        """Return whether the module gets its input as it is returned here."""
-        return not torch.compiler.is_compiling() and next(reversed(module._forward_pre_hooks.values())) is self
+
+def _is_alone(module: nn.Module) -> bool:
+    """Return whether a module of ours gets its input as our hook returns it, and nobody waits for its gradients."""
+    if torch.compiler.is_compiling() or len(module._forward_pre_hooks) > 1:
+        return False
+    return not module._backward_hooks and not module._backward_pre_hooks
 
 
 class Leave:

@@ -192,6 +192,15 @@ def test_the_result_may_be_read_as_often_as_one_likes() -> None:
     assert not trace(network, lambda: network(images)).reread
 
 
+def test_who_waits_for_gradients_gets_them() -> None:
+    network, images = compressed(Network(nn.ReLU()))
+    heard: list[object] = []
+    for layer in (network.act, network.first):
+        layer.register_full_backward_hook(lambda module, of_input, of_output: heard.append(of_input[0].shape))
+    network(images).sum().backward()
+    assert heard == [(2, 8, 10, 10), (2, 8, 10, 10), (2, 3, 12, 12)]
+
+
 @pytest.mark.parametrize("listener", ["pre hook", "hook", "quantizer"])
 def test_who_listens_hears_what_each_module_gets_and_gives(listener: str, monkeypatch: pytest.MonkeyPatch) -> None:
     network, images = compressed(Network(nn.ReLU()))
