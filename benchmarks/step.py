@@ -6,8 +6,8 @@ Every quantizer of the default configuration with trainable ranges, SGD with mom
 process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. A third step alternates
 with them, whose quantizers only copy and hand gradients on: the least that quantizers in eager mode can cost. All keep
 the memory that a step frees, as `NNCFCallback` lets them. Memory is the most that a process held of its own, measured
-in two further processes, of which the plain one leaves freed memory to the C library, as without the callback. Writes ``benchmarks/results/step.json``,
-where a case replaces its earlier result.
+in three further processes for each kind, the median; the plain ones leave freed memory to the C library, as without
+the callback. Writes ``benchmarks/results/step.json``, where a case replaces its earlier result.
 """
 
 from __future__ import annotations
@@ -158,11 +158,12 @@ def _most_resident() -> float:
 
 
 def memory(case: str) -> dict[str, Any]:
-    """Measure memory in a process for each kind of step."""
+    """Measure memory in processes for each kind of step, whose heaps differ by a tenth."""
     values = {}
     for which in ("plain", "int8"):
         command = [sys.executable, __file__, "--memory", case, which]
-        values[which] = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
+        values[which] = statistics.median(float(output.split()[-1]) for output in outputs)
     ratio = round(values["int8"] / values["plain"], 3)
     return {"plain_mib": values["plain"], "int8_mib": values["int8"], "memory_ratio": ratio, "memory_bar": MEMORY_BAR}
 

@@ -24,7 +24,7 @@ __all__ = ["rebuild_in_backward", "rebuild_input"]
 _KEPT = {"ConvolutionBackward0": "_raw_saved_input"}
 """What nodes of autograd call the first of their inputs, which they keep."""
 
-_LEAST_BYTES = 2 << 20
+_LEAST_BYTES = 1 << 20
 """Smaller tensors are many, hold little, and would cost more calls than memory."""
 
 

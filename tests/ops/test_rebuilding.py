@@ -12,7 +12,7 @@ import lightning_nncf
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric, native, rebuilding
 from lightning_nncf.ops.rebuilding import rebuild_in_backward
 
-SHAPE = (2, 8, 192, 192)  # 2.25 MiB: below 2 MiB tensors are kept
+SHAPE = (2, 8, 192, 192)  # 2.25 MiB: below 1 MiB tensors are kept
 
 
 @pytest.fixture(autouse=True)
