@@ -4,7 +4,8 @@
 
 Every quantizer of the default configuration with trainable ranges, SGD with momentum. The two steps alternate in one
 process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. A third step alternates
-with them, whose quantizers only copy and hand gradients on: the least that quantizers in eager mode can cost. All keep
+with them, whose quantizers only copy and hand gradients on: the least that quantizers cost which are operations of
+their own, and not one with the batch norms before them. All keep
 the memory that a step frees, as `NNCFCallback` lets them. Memory is the most that a process held of its own, measured
 in three further processes for each kind, the median; the plain ones leave freed memory to the C library, as without
 the callback. Writes ``benchmarks/results/step.json``, where a case replaces its earlier result.
@@ -87,6 +88,9 @@ class Copying(SymmetricQuantizer):
     def quantize(self, x: Tensor) -> Tensor:
         result: Tensor = _Copy.apply(x, self.scale, None)
         return result
+
+    def normalized(self, norm: nn.Module, x: Tensor, top: float | None) -> Tensor | None:
+        return None
 
     def rectified(self, x: Tensor, top: float) -> Tensor | None:
         result: Tensor = _Copy.apply(x, self.scale, top)

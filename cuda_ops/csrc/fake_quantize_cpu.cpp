@@ -6,51 +6,12 @@
 #include <memory>
 #include <vector>
 
-#include "grids_cpu.h"
-#include "simd_cpu.h"
-#include "tensors_cpu.h"
+#include "quantize_cpu.h"
 
 namespace lightning_nncf {
 namespace {
 
 constexpr int64_t kPiece = 4096;  // elements of a piece of a row
-
-// Sums of one piece: of the gradient times the residual `x - y`, and of the gradients outside the range.
-template <typename A>
-struct Sums {
-  A inside = 0;
-  A above = 0;
-  A below = 0;
-};
-
-// The forward divides in float32, so that it equals the reference bit for bit; half types are rounded more coarsely
-// than a reciprocal errs, and it is what keeps them at the speed of memory.
-template <typename T>
-constexpr bool kDivides = !std::is_same_v<T, half_t> && !std::is_same_v<T, bfloat16_t>;
-
-// Quantizes and dequantizes vectors of values; `divisor` is the step, or its reciprocal. NaN stays NaN.
-template <bool kSymmetric, bool kDivide, typename V>
-struct Quantizer {
-  V divisor, step, quant_min, quant_max;
-
-  template <typename A>
-  static Quantizer of_one(const Grids<A>& grids, int64_t c) {
-    return {V::set((kDivide ? grids.step : grids.reciprocal)[c]), V::set(grids.step[c]), V::set(grids.quant_min[c]),
-            V::set(grids.quant_max[c])};
-  }
-
-  template <typename A>
-  static Quantizer of_next(const Grids<A>& grids, int64_t c) {
-    return {V::load((kDivide ? grids.step : grids.reciprocal) + c), V::load(grids.step + c),
-            V::load(grids.quant_min + c), V::load(grids.quant_max + c)};
-  }
-
-  V operator()(V x) const {
-    const V ticks = V::min(quant_max, V::max(quant_min, kDivide ? x / divisor : x * divisor));
-    // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
-    return (kSymmetric ? V::round(ticks) : V::round(ticks) + V::set(0)) * step;
-  }
-};
 
 template <typename V, typename T, typename Q>
 inline void forward_one(const T* x, T* y, const Q& quantize) {
@@ -84,35 +45,6 @@ inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, 
     forward_one<V>(x + count - kWidth, y + count - kWidth, quantize);
   }
 }
-
-// The sums of every lane.
-template <typename V>
-struct Parts {
-  V inside, above, below;
-};
-
-// The backward of vectors: stores the gradient of x and adds to the sums. Where that gradient takes the place of the
-// result's, only what changes is stored.
-template <typename V>
-struct Slope {
-  V reciprocal, step, low, high;
-
-  template <typename T>
-  void operator()(const T* grad, const T* x, T* grad_x, Parts<V>& sums) const {
-    const V value = V::load(x);
-    const V g = V::load(grad);
-    const auto over = value > high;
-    const auto under = low > value;
-    const auto outside = V::either(over, under);
-    const V passed = V::drop(outside, g);
-    if (grad != grad_x || V::any(outside)) passed.store_unrounded(grad_x);
-    const V clipped = V::min(high, V::max(low, value));
-    const V residual = V::minus_product(clipped, V::round(clipped * reciprocal), step);
-    sums.inside = V::plus_product(sums.inside, passed, residual);
-    sums.above = V::plus_where(sums.above, over, g);
-    sums.below = V::plus_where(sums.below, under, g);
-  }
-};
 
 // Adds the sums of a vector to those of the vectors before it.
 template <typename V, typename Mask>
@@ -229,13 +161,6 @@ void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
   });
 }
 
-template <typename A>
-inline void add(Sums<double>& total, const Sums<A>& part) {
-  total.inside += double(part.inside);
-  total.above += double(part.above);
-  total.below += double(part.below);
-}
-
 template <typename T, typename A>
 std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, const Layout& layout,
                                         const Grids<A>& grids) {
@@ -316,11 +241,6 @@ std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const L
   return totals;
 }
 
-// What an activation function before the quantizer does, which the quantizer does for it.
-struct Rectifier {
-  double top;
-};
-
 template <bool kSymmetric>
 Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max,
                    int64_t axis, const Rectifier* rectifier = nullptr) {
@@ -380,26 +300,8 @@ Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
   return result;
 }
 
-// Puts a result into the tensor that it was to replace, if it is not there already.
-void put(const Tensor& grad, const Tensor& result) {
-  if (grad.numel() == 0 || grad.data_ptr() == result.data_ptr()) return;
-  Tensor target = grad;
-  torch::stable::copy_(target, result);
-}
-
 Tensor symmetric(const Tensor& x, const Tensor& scale, int64_t quant_min, int64_t quant_max, int64_t axis) {
   return run_forward<true>(x, scale, scale, quant_min, quant_max, axis);
-}
-
-Tensor scale_gradient(const std::vector<Sums<double>>& sums, const Tensor& scale, int64_t quant_min,
-                      int64_t quant_max) {
-  std::vector<double> values = values_of<double>(scale);
-  const double ratio = double(quant_min) / double(quant_max);
-  for (size_t c = 0; c < values.size(); ++c) {
-    values[c] = sign_of(values[c]) *
-                (sums[c].inside / double(quant_max - quant_min) + sums[c].above + sums[c].below * ratio);
-  }
-  return like_parameter(scale, values);
 }
 
 std::tuple<Tensor, Tensor> symmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
@@ -418,19 +320,6 @@ Tensor symmetric_backward_in_place(const Tensor& grad, const Tensor& x, const Te
 Tensor rectified(const Tensor& x, const Tensor& scale, int64_t quant_max, double top) {
   const Rectifier rectifier{top};
   return run_forward<true>(x, scale, scale, 0, quant_max, -1, &rectifier);
-}
-
-Tensor rectified_scale_gradient(const std::vector<Sums<double>>& sums, const Tensor& scale, int64_t quant_max,
-                                double top) {
-  std::vector<double> values = values_of<double>(scale);
-  for (size_t c = 0; c < values.size(); ++c) {
-    const Grid<double> grid = symmetric_grid(values[c], int64_t(0), quant_max);
-    // Values at the top of the activation function may lie inside the range.
-    const double ticks = std::min(top / grid.step, double(quant_max));
-    const double above = top > grid.high ? 1.0 : (std::rint(ticks) - ticks) / double(quant_max);
-    values[c] = sign_of(values[c]) * (sums[c].inside / double(quant_max) + sums[c].above * above);
-  }
-  return like_parameter(scale, values);
 }
 
 std::tuple<Tensor, Tensor> rectified_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,

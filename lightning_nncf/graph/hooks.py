@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lightning_nncf.errors import HookError, near
-from lightning_nncf.graph.owners import SCOPE, adopt, release
+from lightning_nncf.graph.owners import SCOPE, STAND_IN, adopt, adopt_norm, release
 from lightning_nncf.graph.recompute import check_recomputation
-from lightning_nncf.graph.runtime import Enter, Leave, Scope
+from lightning_nncf.graph.runtime import Enter, Leave, Scope, StandIn
 from lightning_nncf.graph.sites import HookSite, sites
 from lightning_nncf.graph.slots import Slot
 
@@ -83,6 +83,7 @@ def strip(network: nn.Module) -> None:
     """Take all inserted modules and hooks out; classes, submodules and attributes are as before `insert`."""
     for module in list(network.modules()):
         scope: Scope | None = module.__dict__.pop(SCOPE, None)
+        module.__dict__.pop(STAND_IN, None)
         while scope is not None and scope.frames:
             scope.close()  # left open only when an interrupt hit the middle of a forward
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
@@ -130,6 +131,10 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
     elif site.kind == "module_output":
         scope.outputs.setdefault(frame, {})[site.port] = slot
         scope.rectifies = site.rectifies
+        if site.normalizes:
+            norm = _submodule(network, site.normalizes)
+            norm.__dict__[STAND_IN] = StandIn(scope, slot)
+            adopt_norm(norm)
     else:
         for callee in site.callees:
             _call(scope, _scope_at(network, callee))

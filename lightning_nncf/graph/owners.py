@@ -1,28 +1,47 @@
-"""Generated classes of modules whose own functions are hooked: their forward enters a function mode."""
+"""Generated classes of hooked modules.
+
+The forward of modules whose own functions are hooked enters a function mode; that of batch norms asks first whether
+somebody stands in for them.
+"""
 
 from __future__ import annotations
 
 import functools
 import weakref
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lightning_nncf.graph.runtime import LocalMode, Scope
+from lightning_nncf.graph.runtime import LocalMode, Scope, StandIn
 
-__all__ = ["SCOPE", "adopt", "release"]
+__all__ = ["SCOPE", "STAND_IN", "adopt", "adopt_norm", "release"]
 
 SCOPE = "lnncf_scope"
 """Attribute of a hooked module that holds its `Scope`."""
 
+STAND_IN = "lnncf_stand_in"
+"""Attribute of a batch norm that holds its `StandIn`."""
+
 _CLASSES: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
+_NORM_CLASSES: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
 
 
 def adopt(module: nn.Module) -> None:
     """Give a module a subclass of its class whose forward enters a `LocalMode`."""
+    if type(module) in _NORM_CLASSES.values():
+        release(module)
     base = type(module)
     if "_lnncf_base" not in base.__dict__:
         module.__class__ = _owner_class(base)
+
+
+def adopt_norm(norm: nn.Module) -> None:
+    """Give a batch norm a subclass of its class whose forward leaves the work to a `StandIn` where one does it."""
+    base = type(norm)
+    if "_lnncf_base" not in base.__dict__:
+        norm.__class__ = _norm_class(base)
 
 
 def release(module: nn.Module) -> None:
@@ -58,11 +77,32 @@ def _owner_class(base: type) -> type:
                 scope.close().end()
         return _run(plain_forward, scope, self, args, kwargs)
 
+    generated = _CLASSES[base] = _subclass(base, forward, _rebuild)
+    return generated
+
+
+def _norm_class(base: type) -> type:
+    known = _NORM_CLASSES.get(base)
+    if known is not None:
+        return known
+    plain_forward = base.forward  # type: ignore[attr-defined]
+
+    @functools.wraps(plain_forward)
+    def forward(self: nn.Module, input: Tensor) -> Tensor:
+        stand_in: StandIn | None = None if torch.compiler.is_compiling() else self.__dict__.get(STAND_IN)
+        result = None if stand_in is None else stand_in.normalized(self, input)
+        return plain_forward(self, input) if result is None else result
+
+    generated = _NORM_CLASSES[base] = _subclass(base, forward, _rebuild_norm)
+    return generated
+
+
+def _subclass(base: type, forward: Any, rebuild: Callable[[type], Any]) -> type:
     def reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
         state: dict[str, Any] = self.__getstate__()  # type: ignore[no-untyped-call]
-        return _rebuild, (base,), state
+        return rebuild, (base,), state
 
-    generated = type(
+    return type(
         base.__name__,
         (base,),
         {
@@ -74,8 +114,6 @@ def _owner_class(base: type) -> type:
             "forward": forward,
         },
     )
-    _CLASSES[base] = generated
-    return generated
 
 
 def _run(plain_forward: Any, scope: Scope, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -87,4 +125,9 @@ def _run(plain_forward: Any, scope: Scope, module: nn.Module, args: Any, kwargs:
 
 def _rebuild(base: type) -> Any:
     generated = _owner_class(base)
+    return object.__new__(generated)
+
+
+def _rebuild_norm(base: type) -> Any:
+    generated = _norm_class(base)
     return object.__new__(generated)

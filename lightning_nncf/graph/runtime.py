@@ -22,7 +22,7 @@ from lightning_nncf.graph.values import replace_tensors, tensors_in
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
 from lightning_nncf.ops.rebuilding import rebuild_in_backward
 
-__all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope"]
+__all__ = ["Enter", "Frame", "Leave", "LocalMode", "Scope", "StandIn"]
 
 _push_mode: Any = torch._C._push_on_torch_function_stack
 _pop_mode: Any = torch._C._pop_torch_function_stack
@@ -122,6 +122,8 @@ class Scope:
         self.paths: list[str] = []
         self.tracked = False
         self.rectifies = False
+        # Values that batch norms made for the outputs of coming calls, by the ids of these values.
+        self.given: dict[int, torch.Tensor] = {}
         # Layers of PyTorch that call no other module, nor checkpoint anything.
         self.leaf = type(module).__module__.startswith("torch.nn.modules.") and not module._modules
         self.convolves = type(module).forward in _CONVOLUTIONS
@@ -133,7 +135,7 @@ class Scope:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to running calls, so that a copy starts idle."""
-        return {**self.__dict__, "frames": [], "callers": [], "thread": {}}
+        return {**self.__dict__, "frames": [], "callers": [], "thread": {}, "given": {}}
 
     @property
     def name(self) -> str:
@@ -325,7 +327,8 @@ class Enter:
             )
         frame = scope.open()
         if scope.rectifies and len(args) == 1 and not scope.inputs:
-            frame.result = self._rectified(module, args[0])
+            given = scope.given.pop(id(args[0]), None) if scope.given else None
+            frame.result = self._rectified(module, args[0]) if given is None else given
             if frame.result is not None:
                 return (_NOTHING,), kwargs
         slots = scope.inputs.get(frame.path) if scope.inputs else None
@@ -346,8 +349,64 @@ class Enter:
         slots = scope.outputs.get(scope.frames[-1].path)
         if not slots or not isinstance(x, torch.Tensor) or len(module._forward_hooks) > 1 or not _is_alone(module):
             return None
-        top = math.inf if isinstance(module, nn.ReLU) else float(module.max_val)  # type: ignore[arg-type]
-        return slots[0].rectified(x, top)
+        return slots[0].rectified(x, _top(module))
+
+
+def _top(module: nn.Module) -> float:
+    """Return where a ReLU or ReLU6 ends."""
+    return math.inf if isinstance(module, nn.ReLU) else float(module.max_val)  # type: ignore[arg-type]
+
+
+class StandIn:
+    """Does the work of a batch norm, where a slot behind it does that too.
+
+    Args:
+        scope: The scope of the module at whose output the slot sits: the batch norm itself, or the only reader of its
+            output, a ReLU.
+        slot: The slot.
+    """
+
+    def __init__(self, scope: Scope, slot: Slot) -> None:
+        self.scope = scope
+        self.slot = slot
+        self.given = 0
+
+    def normalized(self, norm: nn.Module, x: torch.Tensor) -> torch.Tensor | None:
+        """Return what a batch norm is to return: the value of the slot.
+
+        Args:
+            norm: The batch norm.
+            x: What it gets.
+
+        Returns:
+            The value; ``None`` if the batch norm is to do its work itself.
+        """
+        scope, module = self.scope, self.scope.module
+        itself = module is norm
+        hooks = 1 if "lnncf_scope" in norm.__dict__ else 0
+        if len(norm._forward_hooks) > hooks or len(norm._forward_pre_hooks) > hooks or not _is_alone(norm):
+            return None
+        if itself:
+            if not scope.frames:  # forward was called directly
+                return None
+            scope.frames[-1].result = result = self.slot.normalized(norm, x, None)
+            return result
+        if scope.inputs or len(module._forward_hooks) > 1 or not _is_alone(module):
+            return None
+        if self.given in scope.given:
+            scope.given.clear()
+            scope.rectifies = False
+            scope.warn(
+                f"the output of a batch norm went past {scope.name} without having done so when the network was "
+                "captured: once, it was quantized already"
+            )
+        if not scope.rectifies:
+            return None
+        result = self.slot.normalized(norm, x, _top(module))
+        if result is not None:
+            self.given = id(result)
+            scope.given[self.given] = result
+        return result
 
 
 def _is_alone(module: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from torch import nn
 from lightning_nncf.errors import HookError, near
 from lightning_nncf.graph.addresses import frame_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, InsertionPoint, NetworkGraph, OpNode
-from lightning_nncf.graph.recorder import RECTIFIERS
+from lightning_nncf.graph.recorder import BATCH_NORMS, RECTIFIERS
 
 __all__ = ["HookSite", "sites"]
 
@@ -43,6 +43,7 @@ class HookSite:
         free: Whether the module was also called from outside any other.
         rectifies: Whether the module is a ReLU or ReLU6 that a module at its output may stand in for: nobody reads
             what it leaves in its argument.
+        normalizes: Path of a batch norm whose output goes nowhere but here, for which the module may stand in, too.
     """
 
     kind: Literal["weight", "attribute", "module_input", "module_output", "op_input", "op_output"]
@@ -60,6 +61,7 @@ class HookSite:
     callees: tuple[str, ...] = ()
     free: bool = False
     rectifies: bool = False
+    normalizes: str = ""
 
     @property
     def key(self) -> str:
@@ -191,8 +193,17 @@ def _activation_site(
         if position is not None and frame.module:
             slot = f"{above}out{position or ''}{suffix}"
             rectifies = type(network.get_submodule(frame.module)) in RECTIFIERS and frame.module not in graph.reread
+            normalizes = _batch_norm_of(graph, network, op) if not position else ""
+            if not normalizes and rectifies:
+                normalizes = _batch_norm_before(graph, network, op)
             return HookSite(
-                kind="module_output", holder=holder, slot=slot, port=position, rectifies=rectifies, **common
+                kind="module_output",
+                holder=holder,
+                slot=slot,
+                port=position,
+                rectifies=rectifies,
+                normalizes=normalizes,
+                **common,
             )
         kind: Literal["op_input", "op_output"] = "op_output"
     else:
@@ -217,6 +228,27 @@ def _activation_site(
         ),
         **common,
     )
+
+
+def _batch_norm_of(graph: NetworkGraph, network: nn.Module, op: OpNode) -> str:
+    """Return the path of the batch norm that an op is, if it is called once and gives what the op gives."""
+    frame = graph.frames[op.address.rpartition("/")[0]]
+    kind = type(network.get_submodule(frame.module))
+    plain = (
+        getattr(kind, "_lnncf_base", kind) in BATCH_NORMS and op.function == "batch_norm"
+    )  # it may be hooked already
+    if plain and len(_frames_of(graph, frame.module)) == 1 and frame.outputs.get((op.address, 0)) == 0:
+        return frame.module
+    return ""
+
+
+def _batch_norm_before(graph: NetworkGraph, network: nn.Module, op: OpNode) -> str:
+    """Return the path of the batch norm whose output an op reads, and nobody else does."""
+    edges = graph.inputs_of(op.address)
+    if len(edges) != 1 or len(graph.outputs_of(edges[0].source)) != 1:
+        return ""
+    source = graph[edges[0].source]
+    return "" if source.address.rpartition("/")[0] not in graph.frames else _batch_norm_of(graph, network, source)
 
 
 def _holder(network: nn.Module, module: str) -> tuple[str, str]:

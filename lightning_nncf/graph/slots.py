@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_nncf.graph.sites import HookSite
 
-__all__ = ["Change", "SharedChange", "Slot"]
+__all__ = ["Change", "SharedChange", "Slot", "is_heard"]
 
 
 class Slot(nn.Module):
@@ -36,7 +36,7 @@ class Slot(nn.Module):
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules, past what a call costs while nobody listens to it."""
-        if _is_heard(self):
+        if is_heard(self):
             listened: torch.Tensor = super().__call__(tensor)
             return listened
         return self.forward(tensor)
@@ -44,7 +44,7 @@ class Slot(nn.Module):
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules."""
         for module in self.chain:
-            tensor = module(tensor) if _is_heard(module) else module.forward(tensor)
+            tensor = module(tensor) if is_heard(module) else module.forward(tensor)
         return tensor
 
     def rectified(self, tensor: torch.Tensor, top: float) -> torch.Tensor | None:
@@ -58,17 +58,34 @@ class Slot(nn.Module):
             What the module would make of the ReLU's result; ``None`` if it cannot do the work now, or somebody listens
             to what it gets. Modules that can have a method ``rectified`` as this one.
         """
+        return self._instead("rectified", tensor, top)
+
+    def normalized(self, norm: nn.Module, tensor: torch.Tensor, top: float | None) -> torch.Tensor | None:
+        """Apply a single module that does the work of a batch norm before it, too, and of a ReLU between them.
+
+        Args:
+            norm: The batch norm.
+            tensor: What the batch norm would get.
+            top: Where the ReLU ends; ``None`` if there is none.
+
+        Returns:
+            What the module would make of the result; ``None`` as in `rectified`. Modules that can have a method
+            ``normalized`` as this one.
+        """
+        return self._instead("normalized", norm, tensor, top)
+
+    def _instead(self, method: str, *arguments: object) -> torch.Tensor | None:
         if len(self.chain) != 1:
             return None
         (module,) = self.chain
-        rectified = getattr(type(module), "rectified", None)
-        if rectified is None or _is_heard(module):
+        stand_in = getattr(type(module), method, None)
+        if stand_in is None or is_heard(module) or is_heard(self):
             return None
-        result: torch.Tensor | None = rectified(module, tensor, top)
+        result: torch.Tensor | None = stand_in(module, *arguments)
         return result
 
 
-def _is_heard(module: nn.Module) -> bool:
+def is_heard(module: nn.Module) -> bool:
     """Return whether somebody listens to the calls of a module."""
     return bool(
         module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks

@@ -14,8 +14,7 @@ from lightning_nncf.algorithms.quantization.learning import RangeLearning, scale
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
 from lightning_nncf.core.idle import idle
 from lightning_nncf.errors import InitializationError
-from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric
-from lightning_nncf.ops.rectified import fake_quantize_rectified, pays
+from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric, normalized, rectified
 from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
 
 __all__ = ["AsymmetricQuantizer", "Quantizer", "SymmetricQuantizer", "build_quantizer"]
@@ -185,9 +184,18 @@ class SymmetricQuantizer(Quantizer):
 
     def rectified(self, x: Tensor, top: float) -> Tensor | None:
         """Fake-quantize what a ReLU that ends at `top` makes of a tensor, if that is worth more than doing both."""
-        if not self.enabled or self.quant_min != 0 or self.axis >= 0 or not pays(x):
+        if not self.enabled or self.quant_min != 0 or self.axis >= 0 or not rectified.pays(x):
             return None
-        return fake_quantize_rectified(x, self._learning(self._linear()), self.quant_max, top)
+        return rectified.fake_quantize_rectified(x, self._learning(self._linear()), self.quant_max, top)
+
+    def normalized(self, norm: nn.Module, x: Tensor, top: float | None) -> Tensor | None:
+        """Fake-quantize what a batch norm, and a ReLU that ends at `top`, make of a tensor, if that is worth more."""
+        if not self.enabled or self.axis >= 0 or (top is not None and self.quant_min != 0):
+            return None
+        if not normalized.pays(norm, x):
+            return None
+        settings = normalized.Quantization(self.quant_min, self.quant_max, top is not None, top or 0.0)
+        return normalized.fake_quantize_normalized(norm, x, self._learning(self._linear()), settings)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""

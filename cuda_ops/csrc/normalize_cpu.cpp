@@ -1,0 +1,382 @@
+// Batch normalization in training, an activation function that cuts off, and fake quantization, in one pass each way.
+//
+// A channel is small enough for the second cache: its mean, its variance and its values are computed while it is there,
+// so memory is read once and written once. Channels are independent of each other, and each is computed by one thread
+// in an order that depends on the shape alone: the result is the same for any number of threads.
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "quantize_cpu.h"
+
+namespace lightning_nncf {
+namespace {
+
+constexpr int64_t kShort = 64;       // elements of rows that are copied together
+constexpr int64_t kTogether = 8192;  // elements that are copied together
+constexpr int64_t kPiece = 2048;     // elements whose sums are added in the type of the computation
+
+// The rows of one channel in memory.
+struct Rows {
+  int64_t count, length, stride;
+  int64_t numel() const { return count * length; }
+  bool scattered() const { return length < kShort && numel() <= kTogether && count > 1; }
+  Rows gathered() const { return {1, numel(), 0}; }
+};
+
+template <typename A>
+void gather(const A* from, A* to, const Rows& rows) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    std::memcpy(to + row * rows.length, from + row * rows.stride, rows.length * sizeof(A));
+  }
+}
+
+template <typename A>
+void scatter(const A* from, A* to, const Rows& rows) {
+  for (int64_t row = 0; row < rows.count; ++row) {
+    std::memcpy(to + row * rows.stride, from + row * rows.length, rows.length * sizeof(A));
+  }
+}
+
+// Calls `body(tag, at, sums)` for all elements of a channel, in vectors and then in single lanes; `add(sums)` after
+// every piece. The tag is a vector of the width to take; `fresh` makes the sums of one.
+template <typename A, typename Fresh, typename Body, typename Add>
+inline void each_piece(const Rows& rows, const Fresh& fresh, const Body& body, const Add& add) {
+  using V = Vector<A>;
+  using One = Lanes<A, 1>;
+  for (int64_t row = 0; row < rows.count; ++row) {
+    for (int64_t begin = 0; begin < rows.length; begin += kPiece) {
+      const int64_t at = row * rows.stride + begin;
+      const int64_t count = std::min(kPiece, rows.length - begin);
+      int64_t i = 0;
+      if (count >= 2 * V::kWidth) {
+        auto first = fresh(V{}), second = fresh(V{});
+        for (; i + 2 * V::kWidth <= count; i += 2 * V::kWidth) {
+          body(V{}, at + i, first);
+          body(V{}, at + i + V::kWidth, second);
+        }
+        add(first);
+        add(second);
+      }
+      if (i < count) {
+        auto rest = fresh(One{});
+        for (; i < count; ++i) body(One{}, at + i, rest);
+        add(rest);
+      }
+    }
+  }
+}
+
+template <typename A>
+double mean_of(const A* x, const Rows& rows) {
+  double total = 0;
+  each_piece<A>(
+      rows, [](auto v) { return decltype(v)::set(0); },
+      [&](auto v, int64_t at, auto& sum) { sum = sum + decltype(v)::load(x + at); },
+      [&](const auto& sum) { total += double(sum.sum()); });
+  return total / double(rows.numel());
+}
+
+template <typename A>
+double variance_of(const A* x, const Rows& rows, A mean) {
+  double total = 0;
+  each_piece<A>(
+      rows, [](auto v) { return decltype(v)::set(0); },
+      [&](auto v, int64_t at, auto& sum) {
+        using V = decltype(v);
+        const V distance = V::load(x + at) - V::set(mean);
+        sum = V::plus_product(sum, distance, distance);
+      },
+      [&](const auto& sum) { total += double(sum.sum()); });
+  return total / double(rows.numel());
+}
+
+// One channel's affine map, `x * factor + offset`.
+template <typename A>
+struct Affine {
+  A factor, offset;
+  Affine(A mean, A inverse, A weight, A bias) : factor(inverse * weight), offset(bias - mean * (inverse * weight)) {}
+  template <typename V>
+  V operator()(const V& x) const {
+    return V::plus_product(V::set(offset), x, V::set(factor));
+  }
+};
+
+template <typename A>
+void quantize(const A* x, A* y, const Rows& rows, const Affine<A>& affine, const Grids<A>& grids) {
+  struct Nothing {};
+  each_piece<A>(
+      rows, [](auto) { return Nothing{}; },
+      [&](auto v, int64_t at, Nothing&) {
+        using V = decltype(v);
+        Quantizer<true, true, V>::of_one(grids, 0)(affine(V::load(x + at))).store(y + at);
+      },
+      [](const Nothing&) {});
+}
+
+// The sums of one channel's backward.
+struct Learned {
+  Sums<double> of_range;
+  double grad = 0;      // of the gradients inside the range
+  double distance = 0;  // of these times the distances from the mean
+};
+
+template <typename V>
+struct Running {
+  Parts<V> of_range;
+  V grad, distance;
+};
+
+// Stores the gradients that reach the normalized values, and returns the sums.
+template <typename A>
+Learned clip(const A* grad, const A* x, A* passed, const Rows& rows, A mean, const Affine<A>& affine,
+             const Grids<A>& grids) {
+  Learned total;
+  each_piece<A>(
+      rows,
+      [](auto v) {
+        const auto zero = decltype(v)::set(0);
+        return Running<decltype(v)>{{zero, zero, zero}, zero, zero};
+      },
+      [&](auto v, int64_t at, auto& sums) {
+        using V = decltype(v);
+        const V g = V::load(grad + at);
+        const V source = V::load(x + at);
+        const V value = affine(source);
+        const V low = V::set(grids.low[0]), high = V::set(grids.high[0]);
+        const auto over = value > high;
+        const auto under = low > value;
+        const V inside = V::drop(V::either(over, under), g);
+        inside.store(passed + at);
+        const V clipped = V::min(high, V::max(low, value));
+        const V residual =
+            V::minus_product(clipped, V::round(clipped * V::set(grids.reciprocal[0])), V::set(grids.step[0]));
+        sums.of_range.inside = V::plus_product(sums.of_range.inside, inside, residual);
+        sums.of_range.above = V::plus_where(sums.of_range.above, over, g);
+        sums.of_range.below = V::plus_where(sums.of_range.below, under, g);
+        sums.grad = sums.grad + inside;
+        sums.distance = V::plus_product(sums.distance, inside, source - V::set(mean));
+      },
+      [&](const auto& sums) {
+        total.of_range.inside += double(sums.of_range.inside.sum());
+        total.of_range.above += double(sums.of_range.above.sum());
+        total.of_range.below += double(sums.of_range.below.sum());
+        total.grad += double(sums.grad.sum());
+        total.distance += double(sums.distance.sum());
+      });
+  return total;
+}
+
+// Turns the gradients of normalized values into those of the values, in place.
+template <typename A>
+void center(A* passed, const A* x, const Rows& rows, A of_grad, A of_value, A constant) {
+  struct Nothing {};
+  each_piece<A>(
+      rows, [](auto) { return Nothing{}; },
+      [&](auto v, int64_t at, Nothing&) {
+        using V = decltype(v);
+        const V moved = V::plus_product(V::set(constant), V::load(x + at), V::set(of_value));
+        V::plus_product(moved, V::load(passed + at), V::set(of_grad)).store(passed + at);
+      },
+      [](const Nothing&) {});
+}
+
+struct Settings {
+  int64_t quant_min, quant_max;
+  bool rectified;
+  double top;
+};
+
+template <typename A>
+Grids<A> grids_of(const Tensor& scale, const Settings& settings) {
+  auto grids = Grids<A>::template of<true>(scale, scale, settings.quant_min, settings.quant_max);
+  if (settings.rectified) grids.rectify(settings.top);
+  return grids;
+}
+
+// Calls `body` with a value of the type that is computed in.
+template <typename F>
+void dispatch_computed(const Tensor& x, const F& body) {
+  if (x.scalar_type() == ScalarType::Double) {
+    body(double{});
+  } else {
+    body(float{});
+  }
+}
+
+bool computes(const Tensor& x) {
+  return x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double;
+}
+
+Rows rows_of(const Tensor& x) {
+  const int64_t channels = x.size(1);
+  const int64_t length = x.numel() / (x.size(0) * channels);
+  return {x.size(0), length, channels * length};
+}
+
+void check(const Tensor& x, const Tensor& scale) {
+  STD_TORCH_CHECK(x.dim() >= 2, "batch normalization needs at least 2 dimensions, got ", x.dim());
+  STD_TORCH_CHECK(x.numel() > x.size(1), "batch normalization needs more than one value for each channel");
+  check_parameter(scale, 1);
+}
+
+void update(const Tensor& running, const std::vector<double>& values, double momentum) {
+  std::vector<double> held = values_of<double>(running);
+  for (size_t c = 0; c < held.size(); ++c) held[c] += momentum * (values[c] - held[c]);
+  if (running.is_contiguous() && running.scalar_type() == ScalarType::Float) {
+    return narrow(held.data(), static_cast<float*>(running.data_ptr()), held.size());
+  }
+  Tensor target = running;
+  torch::stable::copy_(target, like_parameter(running, held));
+}
+
+std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& weight, const Tensor& bias,
+                                           const Tensor& running_mean, const Tensor& running_var,
+                                           const Tensor& scale, double momentum, double eps, int64_t quant_min,
+                                           int64_t quant_max, bool rectified, double top) {
+  check(x, scale);
+  if (!computes(x)) {
+    auto [y, mean, inverse] = normalized(torch::stable::to(x, ScalarType::Float), weight, bias, running_mean, running_var,
+                                      scale, momentum, eps, quant_min, quant_max, rectified, top);
+    return {in_type_of(y, x), mean, inverse};
+  }
+  const int64_t channels = x.size(1);
+  for (const Tensor* each : {&weight, &bias, &running_mean, &running_var}) check_parameter(*each, channels);
+  const Tensor source = packed(x);
+  Tensor result = empty_like_dense(source);
+  const Rows rows = rows_of(source);
+  std::vector<double> means(channels), variances(channels), inverses(channels);
+  dispatch_computed(x, [&](auto computed) {
+    using A = decltype(computed);
+    const auto grids = grids_of<A>(scale, {quant_min, quant_max, rectified, top});
+    const std::vector<A> weights = values_of<A>(weight), biases = values_of<A>(bias);
+    const A* values = static_cast<const A*>(source.data_ptr());
+    A* results = static_cast<A*>(result.data_ptr());
+    const int64_t grain = std::max<int64_t>(1, kGrain / 4 / rows.numel());
+    torch::stable::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
+      const bool scattered = rows.scattered();
+      const auto held = aligned_array<A>(scattered ? rows.numel() : 0);
+      const Rows seen = scattered ? rows.gathered() : rows;
+      for (int64_t c = begin; c < end; ++c) {
+        const A* from = values + c * rows.length;
+        A* to = results + c * rows.length;
+        if (scattered) {
+          gather(from, held.get(), rows);
+          from = held.get();
+        }
+        means[c] = mean_of(from, seen);
+        variances[c] = variance_of(from, seen, A(means[c]));
+        inverses[c] = 1 / std::sqrt(variances[c] + eps);
+        const Affine<A> affine(A(means[c]), A(inverses[c]), weights[c], biases[c]);
+        quantize(from, scattered ? held.get() : to, seen, affine, grids);
+        if (scattered) scatter(held.get(), to, rows);
+      }
+    });
+  });
+  update(running_mean, means, momentum);
+  const double unbiased = double(rows.numel()) / double(rows.numel() - 1);
+  for (double& variance : variances) variance *= unbiased;
+  update(running_var, variances, momentum);
+  if (!x.is_contiguous()) {
+    Tensor moved = torch::stable::empty_like(x);
+    torch::stable::copy_(moved, result);
+    result = moved;
+  }
+  return {result, like_parameter(weight, means), like_parameter(weight, inverses)};
+}
+
+struct Gradients {
+  Tensor of_x, of_weight, of_bias, of_scale;
+};
+
+Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& mean,
+                   const Tensor& inverse, const Tensor& scale, const Settings& settings, bool in_place) {
+  check(x, scale);
+  if (!computes(x)) {
+    Gradients result = backward(torch::stable::to(grad, ScalarType::Float), torch::stable::to(x, ScalarType::Float),
+                                weight, bias, mean, inverse, scale, settings, false);
+    result.of_x = in_type_of(result.of_x, x);
+    return result;
+  }
+  const int64_t channels = x.size(1);
+  for (const Tensor* each : {&weight, &bias, &mean, &inverse}) check_parameter(*each, channels);
+  const Tensor source = packed(x);
+  const Tensor upstream = in_layout_of(grad, source);
+  Tensor of_x = in_place ? upstream : empty_like_dense(source);
+  const Rows rows = rows_of(source);
+  std::vector<Learned> learned(channels);
+  std::vector<Sums<double>> totals(1);
+  std::vector<double> of_weight(channels), of_bias(channels);
+  dispatch_computed(x, [&](auto computed) {
+    using A = decltype(computed);
+    const auto grids = grids_of<A>(scale, settings);
+    const std::vector<A> weights = values_of<A>(weight), biases = values_of<A>(bias);
+    const std::vector<double> means = values_of<double>(mean), inverses = values_of<double>(inverse);
+    const A* grads = static_cast<const A*>(upstream.data_ptr());
+    const A* values = static_cast<const A*>(source.data_ptr());
+    A* results = static_cast<A*>(of_x.data_ptr());
+    const int64_t grain = std::max<int64_t>(1, kGrain / 4 / rows.numel());
+    torch::stable::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
+      const bool scattered = rows.scattered();
+      const auto held = aligned_array<A>(scattered ? 2 * rows.numel() : 0);
+      const Rows seen = scattered ? rows.gathered() : rows;
+      for (int64_t c = begin; c < end; ++c) {
+        const A *g = grads + c * rows.length, *from = values + c * rows.length;
+        A *const target = results + c * rows.length, *to = target;
+        if (scattered) {
+          to = held.get();
+          gather(g, to, rows);
+          gather(from, held.get() + rows.numel(), rows);
+          g = to;
+          from = held.get() + rows.numel();
+        }
+        const Affine<A> affine(A(means[c]), A(inverses[c]), weights[c], biases[c]);
+        learned[c] = clip(g, from, to, seen, A(means[c]), affine, grids);
+        of_bias[c] = learned[c].grad;
+        of_weight[c] = learned[c].distance * inverses[c];
+        const double factor = inverses[c] * double(weights[c]), count = double(rows.numel());
+        const double of_value = -factor * of_weight[c] * inverses[c] / count;
+        const double constant = -factor * of_bias[c] / count - of_value * means[c];
+        center(to, from, seen, A(factor), A(of_value), A(constant));
+        if (scattered) scatter(to, target, rows);
+      }
+    });
+    for (const Learned& each : learned) add(totals[0], each.of_range);
+    totals[0].inside /= -double(grids.step[0]);
+  });
+  return {in_layout_of(of_x, x), like_parameter(weight, of_weight), like_parameter(bias, of_bias),
+          settings.rectified ? rectified_scale_gradient(totals, scale, settings.quant_max, settings.top)
+                             : scale_gradient(totals, scale, settings.quant_min, settings.quant_max)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> normalized_backward(const Tensor& grad, const Tensor& x,
+                                                               const Tensor& weight, const Tensor& bias,
+                                                               const Tensor& mean, const Tensor& inverse,
+                                                               const Tensor& scale, int64_t quant_min,
+                                                               int64_t quant_max, bool rectified, double top) {
+  const Gradients result =
+      backward(grad, x, weight, bias, mean, inverse, scale, {quant_min, quant_max, rectified, top}, false);
+  return {result.of_x, result.of_weight, result.of_bias, result.of_scale};
+}
+
+std::tuple<Tensor, Tensor, Tensor> normalized_backward_in_place(const Tensor& grad, const Tensor& x,
+                                                                const Tensor& weight, const Tensor& bias,
+                                                                const Tensor& mean, const Tensor& inverse,
+                                                                const Tensor& scale, int64_t quant_min,
+                                                                int64_t quant_max, bool rectified, double top) {
+  const Gradients result =
+      backward(grad, x, weight, bias, mean, inverse, scale, {quant_min, quant_max, rectified, top}, true);
+  put(grad, result.of_x);
+  return {result.of_weight, result.of_bias, result.of_scale};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(lightning_nncf, CPU, m) {
+  m.impl("fake_quantize_normalized", TORCH_BOX(&normalized));
+  m.impl("fake_quantize_normalized_backward", TORCH_BOX(&normalized_backward));
+  m.impl("fake_quantize_normalized_backward_", TORCH_BOX(&normalized_backward_in_place));
+}
+
+}  // namespace lightning_nncf

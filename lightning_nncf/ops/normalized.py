@@ -1,0 +1,231 @@
+"""Batch normalization in training, an activation function that cuts off, and fake quantization as one operation.
+
+Between two convolutions of a quantized network lie a batch norm, often a ReLU or ReLU6, and a quantizer. Apart, they
+read and write memory five times forward and keep two tensors; together they read the values and write the result, and
+keep what batch normalization alone keeps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lightning_nncf.ops import native, rectified, reference
+from lightning_nncf.ops.library import NAMESPACE, define, in_layout_of
+from lightning_nncf.ops.ownership import belongs_to_backward
+
+__all__ = ["Quantization", "fake_quantize_normalized", "pays"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """What happens to normalized values.
+
+    Args:
+        quant_min: Smallest integer.
+        quant_max: Largest integer.
+        rectified: Whether they are cut off at zero and at `top` before; then `quant_min` is 0.
+        top: Where the activation function ends: infinity for ReLU, 6 for ReLU6.
+    """
+
+    quant_min: int
+    quant_max: int
+    rectified: bool
+    top: float
+
+
+def pays(norm: Any, x: Tensor) -> bool:
+    """Return whether `fake_quantize_normalized` does what a batch norm would do to a tensor now, and does it faster.
+
+    Not for statistics of its own choice (frozen, cumulative or none), for other types than float32, or for channels
+    last, where all of memory lies between two values of a channel.
+
+    Args:
+        norm: The batch norm, whose forward may be that of a subclass.
+        x: What it gets.
+    """
+    return bool(
+        norm.training
+        and x.dtype == torch.float32
+        and x.ndim > 2
+        and x.is_contiguous()
+        and x.numel() > x.shape[1]
+        and rectified.pays(x)
+        and norm.momentum is not None
+        and norm.running_mean is not None
+        and norm.weight is not None
+        and norm.weight.dtype == torch.float32
+        and len(norm.weight) == x.shape[1]
+        and not torch.is_autocast_enabled("cpu")
+        and native.backend("cpu") == "native"
+    )
+
+
+def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: Quantization) -> Tensor:
+    """Normalize a batch as a batch norm does in training, then quantize and dequantize it with one scale.
+
+    Differentiable in `x`, the weight and bias of the batch norm, and the scale; updates the statistics of the batch
+    norm. No gradient reaches normalized values outside the range, see also `lightning_nncf.ops.rectified`.
+
+    Args:
+        norm: Batch norm with weight, bias and statistics of float32 that have a momentum.
+        x: Values ``[N, C, ...]``.
+        scale: Upper end of the range, ``[1]``.
+        quantization: What happens to the normalized values.
+
+    Returns:
+        The fake-quantized values, of the shape, type and strides of `x`.
+
+    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> x = torch.tensor([-1.0, 0.0, 0.0, 1.0]).reshape(4, 1, 1)
+    >>> fake_quantize_normalized(norm, x, torch.tensor([1.0]), Quantization(0, 2, True, 6.0)).flatten()
+    tensor([0., 0., 0., 1.])
+    >>> norm.running_var
+    tensor([0.9667])
+    """
+    native.prepare(x.device.type)
+    norm.num_batches_tracked.add_(1)
+    statistics = norm.running_mean, norm.running_var, norm.momentum, norm.eps
+    result: Tensor = _Kernel.apply(x, norm.weight, norm.bias, scale, statistics, dataclasses.astuple(quantization))
+    return result
+
+
+def _affine(weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+    shape = (1, -1, *[1] * (ndim - 2))
+    factor = inverse * weight
+    return factor.reshape(shape), (bias - mean * factor).reshape(shape)
+
+
+def _forward(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    scale: Tensor,
+    momentum: float,
+    eps: float,
+    quant_min: int,
+    quant_max: int,
+    rectified: bool,
+    top: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    values = x.to(torch.promote_types(x.dtype, weight.dtype))
+    dims = [dim for dim in range(x.ndim) if dim != 1]
+    variance, mean = torch.var_mean(values.double(), dims, correction=0)
+    count = x.numel() / x.shape[1]
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
+    mean, inverse = mean.to(weight.dtype), (variance + eps).rsqrt().to(weight.dtype)
+    factor, offset = _affine(weight, bias, mean, inverse, x.ndim)
+    values = values * factor + offset
+    values = values.clamp(0, top) if rectified else values
+    values = reference.fake_quantize_symmetric(values, scale, quant_min, quant_max, -1).to(x.dtype)
+    return in_layout_of(x, values), mean, inverse
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    scale: Tensor,
+    quant_min: int,
+    quant_max: int,
+    rectified: bool,
+    top: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    wide = torch.promote_types(x.dtype, weight.dtype)
+    source, passed = x.to(wide), grad.to(wide)
+    factor, offset = _affine(weight, bias, mean, inverse, x.ndim)
+    values = source * factor + offset
+    clamped = values.clamp(0, top) if rectified else values
+    passed, grad_scale = reference.fake_quantize_symmetric_backward(passed, clamped, scale, quant_min, quant_max, -1)
+    if rectified:
+        passed = passed * ((values > 0) & (values < top))
+    dims = [dim for dim in range(x.ndim) if dim != 1]
+    normal = (source - mean.view_as(factor[0]).unsqueeze(0)) * inverse.view_as(factor[0]).unsqueeze(0)
+    grad_weight, grad_bias = (passed * normal).sum(dims), passed.sum(dims)
+    count = x.numel() / x.shape[1]
+    shared = (grad_bias.view_as(factor[0]) + normal * grad_weight.view_as(factor[0])) / count
+    grad_x = (factor * (passed - shared)).to(x.dtype)
+    return in_layout_of(x, grad_x), grad_weight, grad_bias, in_layout_of(scale, grad_scale)
+
+
+def _backward_in_place(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x, *others = _backward(grad, *arguments)
+    grad.copy_(grad_x)
+    return tuple(others)  # type: ignore[return-value]
+
+
+_SETTINGS = "int quant_min, int quant_max, bool rectified, float top"
+
+define(
+    "fake_quantize_normalized",
+    "(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, Tensor scale,"
+    f" float momentum, float eps, {_SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    _forward,
+    lambda x, weight, *others: (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)),
+)
+define(
+    "fake_quantize_normalized_backward",
+    "(Tensor grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor inverse, Tensor scale,"
+    f" {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    lambda grad, x, weight, bias, mean, inverse, scale, *settings: tuple(
+        torch.empty_like(each) for each in (x, weight, bias, scale)
+    ),
+)
+define(
+    "fake_quantize_normalized_backward_",
+    "(Tensor(a!) grad, Tensor x, Tensor weight, Tensor bias, Tensor mean, Tensor inverse, Tensor scale,"
+    f" {_SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    _backward_in_place,
+    lambda grad, x, weight, bias, mean, inverse, scale, *settings: tuple(
+        torch.empty_like(each) for each in (weight, bias, scale)
+    ),
+)
+
+_ops = getattr(torch.ops, NAMESPACE)
+_op = _ops.fake_quantize_normalized.default
+_backward_op = _ops.fake_quantize_normalized_backward.default
+_backward_in_place_op = _ops.fake_quantize_normalized_backward_.default
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        scale: Tensor,
+        statistics: tuple[Any, ...],
+        settings: tuple[Any, ...],
+    ) -> Tensor:
+        running_mean, running_var, momentum, eps = statistics
+        result, mean, inverse = _op(x, weight, bias, running_mean, running_var, scale, momentum, eps, *settings)
+        ctx.save_for_backward(x, weight, bias, mean, inverse, scale)
+        ctx.settings = settings
+        return result  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        if torch.is_grad_enabled():
+            return _once(ctx, grad)
+        if belongs_to_backward(grad):
+            return grad, *_backward_in_place_op(grad, *ctx.saved_tensors, *ctx.settings), None, None
+        return (*_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
+
+
+@once_differentiable
+def _once(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Differentiate where a second derivative may be asked for, which must then fail."""
+    return (*_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
