@@ -13,7 +13,7 @@
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kShort = 64;       // elements of rows that are copied together
+constexpr int64_t kShort = 128;      // elements of rows that are copied together
 constexpr int64_t kTogether = 8192;  // elements that are copied together
 constexpr int64_t kPiece = 2048;     // elements whose sums are added in the type of the computation
 
@@ -25,18 +25,47 @@ struct Rows {
   Rows gathered() const { return {1, numel(), 0}; }
 };
 
-template <typename A>
-void gather(const A* from, A* to, const Rows& rows) {
+// Copies rows to places that lie further apart or nearer; those of small maps without a call for each.
+template <int64_t kLength, typename A>
+inline void copy_rows(const A* from, int64_t from_stride, A* to, int64_t to_stride, const Rows& rows) {
+  const int64_t length = kLength > 0 ? kLength : rows.length;
   for (int64_t row = 0; row < rows.count; ++row) {
-    std::memcpy(to + row * rows.length, from + row * rows.stride, rows.length * sizeof(A));
+    std::memcpy(to + row * to_stride, from + row * from_stride, length * sizeof(A));
   }
 }
 
 template <typename A>
-void scatter(const A* from, A* to, const Rows& rows) {
-  for (int64_t row = 0; row < rows.count; ++row) {
-    std::memcpy(to + row * rows.stride, from + row * rows.length, rows.length * sizeof(A));
+inline void copy_rows(const A* from, int64_t from_stride, A* to, int64_t to_stride, const Rows& rows) {
+  switch (rows.length) {
+    case 1:
+      return copy_rows<1>(from, from_stride, to, to_stride, rows);
+    case 4:
+      return copy_rows<4>(from, from_stride, to, to_stride, rows);
+    case 9:
+      return copy_rows<9>(from, from_stride, to, to_stride, rows);
+    case 16:
+      return copy_rows<16>(from, from_stride, to, to_stride, rows);
+    case 25:
+      return copy_rows<25>(from, from_stride, to, to_stride, rows);
+    case 36:
+      return copy_rows<36>(from, from_stride, to, to_stride, rows);
+    case 49:
+      return copy_rows<49>(from, from_stride, to, to_stride, rows);
+    case 64:
+      return copy_rows<64>(from, from_stride, to, to_stride, rows);
+    default:
+      return copy_rows<0>(from, from_stride, to, to_stride, rows);
   }
+}
+
+template <typename A>
+void gather(const A* from, A* to, const Rows& rows) {
+  copy_rows(from, rows.stride, to, rows.length, rows);
+}
+
+template <typename A>
+void scatter(const A* from, A* to, const Rows& rows) {
+  copy_rows(from, rows.length, to, rows.stride, rows);
 }
 
 // Calls `body(tag, at, sums)` for all elements of a channel, in vectors and then in single lanes; `add(sums)` after

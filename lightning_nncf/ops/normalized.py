@@ -7,8 +7,7 @@ keep what batch normalization alone keeps.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,8 +20,7 @@ from lightning_nncf.ops.ownership import belongs_to_backward
 __all__ = ["Quantization", "fake_quantize_normalized", "pays"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Quantization:
+class Quantization(NamedTuple):
     """What happens to normalized values.
 
     Args:
@@ -90,7 +88,7 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     native.prepare(x.device.type)
     norm.num_batches_tracked.add_(1)
     statistics = norm.running_mean, norm.running_var, norm.momentum, norm.eps
-    result: Tensor = _Kernel.apply(x, norm.weight, norm.bias, scale, statistics, dataclasses.astuple(quantization))
+    result: Tensor = _Kernel.apply(x, norm.weight, norm.bias, scale, statistics, quantization)
     return result
 
 
@@ -207,7 +205,7 @@ class _Kernel(torch.autograd.Function):
         bias: Tensor,
         scale: Tensor,
         statistics: tuple[Any, ...],
-        settings: tuple[Any, ...],
+        settings: Quantization,
     ) -> Tensor:
         running_mean, running_var, momentum, eps = statistics
         result, mean, inverse = _op(x, weight, bias, running_mean, running_var, scale, momentum, eps, *settings)
