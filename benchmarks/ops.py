@@ -17,6 +17,7 @@ name, so that a table can be measured in parts.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -24,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.machine import machine, read_results, write_results
 from lightning_nncf import ops
-from lightning_nncf.ops import binarization, masking, reference
+from lightning_nncf.ops import binarization, masking, normalized, rectified, reference
 
 SHAPES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((64, 64, 56, 56), (1, -1)),
@@ -197,7 +198,10 @@ def missed(row: dict[str, Any]) -> str:
 
 
 def other_rows(x: Tensor, grad: Tensor, clock: Clock) -> dict[str, dict[str, Any]]:
-    """Measure binarization and masking of one tensor; the backward of weight binarization costs nothing."""
+    """Measure binarization, masking, and quantizers that do what lies before them, for one tensor.
+
+    The backward of weight binarization costs nothing.
+    """
     room = torch.empty_like(x)
     scale, threshold, seed = torch.tensor([1.0]), torch.full((1, x.shape[1], 1, 1), 0.5), torch.tensor([1])
     logits = torch.randn(x.shape)
@@ -218,9 +222,32 @@ def other_rows(x: Tensor, grad: Tensor, clock: Clock) -> dict[str, dict[str, Any
         "mask back": lambda: kernel("sample_and_mask_backward")(grad, x, logits, seed),
         "mask back eager": lambda: masking.reference_masked_backward(grad, x, logits, seed),
     }
+    calls |= {
+        "with relu": lambda: kernel("fake_quantize_rectified")(x, scale, 255, math.inf),
+        "with relu eager": lambda: reference.fake_quantize_symmetric(x.relu(), scale, 0, 255, -1),
+        "with relu back": lambda: kernel("fake_quantize_rectified_backward")(grad, x, scale, 255, math.inf),
+        "with relu back eager": lambda: rectified._backward(grad, x, scale, 255, math.inf),
+    }
+    weight, bias = torch.rand(x.shape[1]), torch.randn(x.shape[1])
+    statistics = torch.zeros_like(bias), torch.ones_like(bias)
+    relu = (0, 255, True, math.inf)
+    before = (x, weight, bias, *statistics, scale, 0.1, 1e-5, *relu)
+    learned = kernel("fake_quantize_normalized")(*before)[1:]
+    after = (grad, x, weight, bias, *learned, scale, *relu)
+
+    def one_by_one() -> Tensor:
+        y = nn.functional.batch_norm(x, *statistics, weight, bias, True, 0.1, 1e-5)
+        return reference.fake_quantize_symmetric(y.relu(), scale, 0, 255, -1)
+
+    calls |= {
+        "with batch norm and relu": lambda: kernel("fake_quantize_normalized")(*before),
+        "with batch norm and relu eager": one_by_one,
+        "with batch norm and relu back": lambda: kernel("fake_quantize_normalized_backward")(*after),
+        "with batch norm and relu back eager": lambda: normalized._backward(*after),
+    }
     ms = clock.least(calls)
     rows = {}
-    for name in ("xnor", "dorefa", "activations", "mask"):
+    for name in ("xnor", "dorefa", "activations", "mask", "with relu", "with batch norm and relu"):
         row = {"forward / copy": ms[name] / ms["copy"], "eager forward x": ms[f"{name} eager"] / ms[name]}
         if f"{name} back" in ms:
             row["backward / add"] = ms[f"{name} back"] / ms["add"]

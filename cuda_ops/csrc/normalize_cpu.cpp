@@ -68,6 +68,32 @@ void scatter(const A* from, A* to, const Rows& rows) {
   copy_rows(from, rows.length, to, rows.stride, rows);
 }
 
+// The sums of one channel's backward, in vectors.
+template <typename V>
+struct Running {
+  Parts<V> of_range;
+  V grad, distance;
+};
+
+// What has no sums.
+struct Nothing {};
+
+// Adds up vectors lane by lane.
+template <typename V>
+inline V joined(const V& a, const V& b) {
+  return a + b;
+}
+
+template <typename V>
+inline Running<V> joined(const Running<V>& a, const Running<V>& b) {
+  return {{a.of_range.inside + b.of_range.inside, a.of_range.above + b.of_range.above,
+           a.of_range.below + b.of_range.below},
+          a.grad + b.grad,
+          a.distance + b.distance};
+}
+
+inline Nothing joined(const Nothing&, const Nothing&) { return {}; }
+
 // Calls `body(tag, at, sums)` for all elements of a channel, in vectors and then in single lanes; `add(sums)` after
 // every piece. The tag is a vector of the width to take; `fresh` makes the sums of one.
 template <typename A, typename Fresh, typename Body, typename Add>
@@ -79,14 +105,17 @@ inline void each_piece(const Rows& rows, const Fresh& fresh, const Body& body, c
       const int64_t at = row * rows.stride + begin;
       const int64_t count = std::min(kPiece, rows.length - begin);
       int64_t i = 0;
-      if (count >= 2 * V::kWidth) {
+      if (count >= V::kWidth) {
         auto first = fresh(V{}), second = fresh(V{});
         for (; i + 2 * V::kWidth <= count; i += 2 * V::kWidth) {
           body(V{}, at + i, first);
           body(V{}, at + i + V::kWidth, second);
         }
-        add(first);
-        add(second);
+        if (i + V::kWidth <= count) {
+          body(V{}, at + i, first);
+          i += V::kWidth;
+        }
+        add(joined(first, second));
       }
       if (i < count) {
         auto rest = fresh(One{});
@@ -134,7 +163,6 @@ struct Affine {
 
 template <typename A>
 void quantize(const A* x, A* y, const Rows& rows, const Affine<A>& affine, const Grids<A>& grids) {
-  struct Nothing {};
   each_piece<A>(
       rows, [](auto) { return Nothing{}; },
       [&](auto v, int64_t at, Nothing&) {
@@ -149,12 +177,6 @@ struct Learned {
   Sums<double> of_range;
   double grad = 0;      // of the gradients inside the range
   double distance = 0;  // of these times the distances from the mean
-};
-
-template <typename V>
-struct Running {
-  Parts<V> of_range;
-  V grad, distance;
 };
 
 // Stores the gradients that reach the normalized values, and returns the sums.
@@ -200,7 +222,6 @@ Learned clip(const A* grad, const A* x, A* passed, const Rows& rows, A mean, con
 // Turns the gradients of normalized values into those of the values, in place.
 template <typename A>
 void center(A* passed, const A* x, const Rows& rows, A of_grad, A of_value, A constant) {
-  struct Nothing {};
   each_piece<A>(
       rows, [](auto) { return Nothing{}; },
       [&](auto v, int64_t at, Nothing&) {

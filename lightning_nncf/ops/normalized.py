@@ -48,16 +48,15 @@ def pays(norm: Any, x: Tensor) -> bool:
     """
     return bool(
         norm.training
+        and norm.momentum is not None
+        and norm.affine
+        and norm.track_running_stats
         and x.dtype == torch.float32
         and x.ndim > 2
         and x.is_contiguous()
-        and x.numel() > x.shape[1]
         and rectified.pays(x)
-        and norm.momentum is not None
-        and norm.running_mean is not None
-        and norm.weight is not None
+        and x.numel() > x.shape[1] == norm.num_features
         and norm.weight.dtype == torch.float32
-        and len(norm.weight) == x.shape[1]
         and not torch.is_autocast_enabled("cpu")
         and native.backend("cpu") == "native"
     )

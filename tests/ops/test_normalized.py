@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 from torch.library import opcheck
 
@@ -363,3 +364,16 @@ def test_exported_and_compiled_networks_keep_their_batch_norms() -> None:
     names = [str(node.target) for node in torch.export.export(network, (images,)).graph.nodes]
     assert sum("batch_norm" in name for name in names) == 2
     assert not any("normalized" in name for name in names)
+    torch.compiler.reset()
+    compiled = torch.compile(copy.deepcopy(network), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(images), copy.deepcopy(network)(images), rtol=0.02, atol=0.05)
+
+
+def test_recomputed_activations_are_the_same() -> None:
+    network, images = compressed(Network(nn.ReLU()))
+    other = copy.deepcopy(network)
+    network(images).square().mean().backward()
+    images.requires_grad_()
+    torch.utils.checkpoint.checkpoint(other, images, use_reentrant=False).square().mean().backward()
+    for (name, mine), theirs in zip(network.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, theirs.grad, msg=name)
