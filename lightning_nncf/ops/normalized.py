@@ -77,7 +77,7 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     Returns:
         The fake-quantized values, of the shape, type and strides of `x`.
 
-    >>> norm = torch.nn.BatchNorm1d(1)
+    >>> norm = torch.nn.BatchNorm1d(1).requires_grad_(False)
     >>> x = torch.tensor([-1.0, 0.0, 0.0, 1.0]).reshape(4, 1, 1)
     >>> fake_quantize_normalized(norm, x, torch.tensor([1.0]), Quantization(0, 2, True, 6.0)).flatten()
     tensor([0., 0., 0., 1.])
