@@ -9,11 +9,14 @@ import torch
 from torch import nn
 
 from lightning_nncf.errors import HookError, near
+from lightning_nncf.graph.calls import close_call
+from lightning_nncf.graph.frames import Scope
 from lightning_nncf.graph.owners import SCOPE, STAND_IN, adopt, adopt_norm, release
 from lightning_nncf.graph.recompute import check_recomputation
-from lightning_nncf.graph.runtime import Enter, Leave, Scope, StandIn
+from lightning_nncf.graph.runtime import Enter, Leave
 from lightning_nncf.graph.sites import HookSite, sites
 from lightning_nncf.graph.slots import Slot
+from lightning_nncf.graph.stand_ins import StandIn
 
 __all__ = ["HookSite", "insert", "inserted", "sites", "strip"]
 
@@ -85,7 +88,7 @@ def strip(network: nn.Module) -> None:
         scope: Scope | None = module.__dict__.pop(SCOPE, None)
         module.__dict__.pop(STAND_IN, None)
         while scope is not None and scope.frames:
-            scope.close()  # left open only when an interrupt hit the middle of a forward
+            close_call(scope)  # left open only when an interrupt hit the middle of a forward
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
                 if isinstance(hook, (Enter, Leave)):

@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_nncf.graph.runtime import LocalMode, Scope, StandIn
+from lightning_nncf.graph.calls import close_call, open_call
+from lightning_nncf.graph.frames import Scope
+from lightning_nncf.graph.modes import LocalMode
+from lightning_nncf.graph.stand_ins import StandIn
 
 __all__ = ["SCOPE", "STAND_IN", "adopt", "adopt_norm", "release"]
 
@@ -70,11 +73,11 @@ def _owner_class(base: type) -> type:
             return plain_forward(self, *args, **kwargs)
         if not scope.frames or scope.frames[-1].mode is not None:
             # forward was called directly: no hook has opened a frame.
-            scope.open()
+            open_call(scope)
             try:
                 return _run(plain_forward, scope, self, args, kwargs)
             finally:
-                scope.close().end()
+                close_call(scope).end()
         return _run(plain_forward, scope, self, args, kwargs)
 
     generated = _CLASSES[base] = _subclass(base, forward, _rebuild)

@@ -20,7 +20,7 @@ from lightning_nncf.graph.values import describe, replace_tensors, tensors_in
 __all__ = ["BATCH_NORMS", "RECTIFIERS", "Recorder"]
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
-"""Activation functions whose work a quantizer of their output can do, see `lightning_nncf.graph.runtime`."""
+"""Activation functions whose work a quantizer of their output can do, see `lightning_nncf.graph.stand_ins`."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Batch norms whose work a quantizer of their output, or of an activation function behind, can do as well."""

@@ -1,0 +1,178 @@
+"""What a hooked module keeps: one `Scope`, and a `Frame` for each of its running calls."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_nncf.errors import HookError
+from lightning_nncf.graph.addresses import child_call_path
+from lightning_nncf.graph.slots import Slot
+
+__all__ = ["Frame", "Scope", "is_latest"]
+
+_push_mode: Any = torch._C._push_on_torch_function_stack
+_pop_mode: Any = torch._C._pop_torch_function_stack
+_count_modes: Any = torch._C._len_torch_function_stack
+_mode_at: Any = torch._C._get_function_stack_at
+
+_CONVOLUTIONS = (nn.Conv1d.forward, nn.Conv2d.forward, nn.Conv3d.forward)
+
+
+class Frame:
+    """One call of a hooked module.
+
+    Args:
+        scope: The hooked module's scope.
+        path: Call path.
+    """
+
+    __slots__ = (
+        "above",
+        "calls",
+        "data",
+        "depth",
+        "functions",
+        "mode",
+        "path",
+        "result",
+        "scope",
+        "shadows",
+        "suspended",
+    )
+
+    def __init__(self, scope: Scope, path: str) -> None:
+        self.scope = scope
+        self.path = path
+        self.above: Frame | None = None
+        self.depth = 0  # calls of other modules that run inside
+        self.functions: dict[str, int] = {}
+        self.calls: dict[str, int] = {}
+        self.shadows: list[tuple[nn.Module, str, Any, Slot | None]] = []
+        self.mode: TorchFunctionMode | None = None
+        self.suspended = False
+        self.data: torch.Tensor | None = None  # a quantized input whose range learns through the weights
+        self.result: torch.Tensor | None = None  # of the whole call, known before it
+
+    def begin_in(self, above: Frame) -> None:
+        """Begin inside another call, whose functions are not hooked meanwhile.
+
+        Its mode leaves the stack, where every function of torch would go through it; under another mode it stays and
+        looks at `depth`.
+        """
+        self.above = above
+        above.depth += 1
+        if above.mode is not None and not torch.compiler.is_compiling() and is_latest(above.mode):
+            _pop_mode()
+            self.suspended = True
+
+    def end(self) -> None:
+        """End: the call around it goes on."""
+        above = self.above
+        if above is None:
+            return
+        above.depth -= 1
+        if self.suspended:
+            self.suspended = False
+            _push_mode(above.mode)
+
+
+def is_latest(mode: TorchFunctionMode) -> bool:
+    """Return whether functions of torch go through a mode first."""
+    count = _count_modes()
+    return count > 0 and _mode_at(count - 1) is mode
+
+
+class Scope:
+    """The hooks of one module.
+
+    Weights: each is replaced by its compressed value in the ``__dict__`` of its holder, where it hides the parameter,
+    until the call ends; so are plain attributes, and the list from which a recurrent layer reads its weights.
+    Inputs and outputs of calls: replaced by the hooks. Functions: replaced by a `LocalMode` that the generated class of
+    the module enters in its forward.
+
+    Args:
+        module: The module.
+        path: Its path, for messages and call paths.
+    """
+
+    def __init__(self, module: nn.Module, path: str) -> None:
+        self.module = module
+        self.path = path
+        self.weights: list[tuple[nn.Module, str, Slot]] = []
+        self.recurrent: list[nn.RNNBase] = []
+        self.inputs: dict[str, dict[int, Slot]] = {}
+        self.outputs: dict[str, dict[int, Slot]] = {}
+        self.functions: dict[str, dict[tuple[str, int, str], dict[int, Slot]]] = {}
+        self.counts: dict[str, int] = {}
+        self.callees: list[Scope] = []
+        self.paths: list[str] = []
+        self.tracked = False
+        self.rectifies = False
+        # Values that batch norms made for the outputs of coming calls, by the ids of these values.
+        self.given: dict[int, torch.Tensor] = {}
+        # Layers of PyTorch that call no other module, nor checkpoint anything.
+        self.leaf = type(module).__module__.startswith("torch.nn.modules.") and not module._modules
+        self.convolves = type(module).forward in _CONVOLUTIONS
+        self.free = False
+        self.warned: list[str] = []
+        self.frames: list[Frame] = []
+        self.callers: list[Frame] = []
+        self.thread: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what belongs to running calls, so that a copy starts idle."""
+        return {**self.__dict__, "frames": [], "callers": [], "thread": {}, "given": {}}
+
+    @property
+    def name(self) -> str:
+        """How messages call the module."""
+        return repr(self.path) if self.path else "the network"
+
+    def claim(self) -> None:
+        """Refuse a call beside another one in another thread."""
+        thread = threading.get_ident()
+        if self.thread.setdefault("id", thread) != thread:
+            raise HookError(
+                f"module {self.name} runs in two threads at once; its compressed "
+                "weights belong to one call at a time: use one copy of the network per thread"
+            )
+
+    def locate(self, frame: Frame) -> str:
+        """Return the path of a call of a module that is called from several places."""
+        above = frame.above
+        if above is None:
+            if self.free:
+                return self.path
+            raise HookError(
+                f"module {self.path!r} has a compression module for each of its calls ({', '.join(self.paths)}) and "
+                f"was called outside {self._callers_known()}, where they cannot be told apart"
+            )
+        index = above.calls.get(self.path, 0)
+        above.calls[self.path] = index + 1
+        path = child_call_path(above.path, above.scope.path, self.path, index)
+        if not self.paths or path in self.paths:
+            return path
+        siblings = [
+            known
+            for known in (child_call_path(above.path, above.scope.path, self.path, other) for other in range(index))
+            if known in self.paths
+        ]
+        nearest = siblings[-1] if siblings else self.paths[-1]
+        self.warn(f"call {path!r} was not seen when the network was captured; the compression of {nearest!r} is used")
+        return nearest
+
+    def _callers_known(self) -> str:
+        callers = sorted({path.rpartition(".")[0].rpartition(">")[0] or "the network" for path in self.paths})
+        return " and ".join(callers)
+
+    def warn(self, message: str) -> None:
+        """Warn about this scope once."""
+        if not self.warned:
+            self.warned.append(message)
+            warnings.warn(message, stacklevel=2)
