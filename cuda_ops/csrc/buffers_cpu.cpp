@@ -31,7 +31,7 @@ Tensor empty_like_dense(const Tensor& x) {
                                     +[](void* data) { Buffers::instance().give_back(data); });
   }
 #endif
-  return torch::stable::empty_like(x);
+  return empty_as(x);
 }
 
 }  // namespace lightning_nncf

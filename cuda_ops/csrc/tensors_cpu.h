@@ -81,7 +81,7 @@ std::vector<A> values_of(const Tensor& parameter) {
 
 // A new tensor in the shape, type and strides of a parameter.
 inline Tensor like_parameter(const Tensor& parameter, const std::vector<double>& values) {
-  Tensor held = torch::stable::new_empty(parameter, parameter.sizes());
+  Tensor held = parameter.is_contiguous() ? empty_as(parameter) : torch::stable::new_empty(parameter, parameter.sizes());
   void* data = held.data_ptr();
   const int64_t count = values.size();
   switch (held.scalar_type()) {

@@ -51,12 +51,11 @@ def pays(norm: Any, x: Tensor) -> bool:
         and norm.momentum is not None
         and norm.affine
         and norm.track_running_stats
-        and x.dtype == torch.float32
+        and x.dtype == torch.float32 == norm.weight.dtype
         and x.ndim > 2
         and x.is_contiguous()
         and rectified.pays(x)
         and x.numel() > x.shape[1] == norm.num_features
-        and norm.weight.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and native.backend("cpu") == "native"
     )
@@ -85,8 +84,9 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     tensor([0.9667])
     """
     native.prepare(x.device.type)
-    norm.num_batches_tracked.add_(1)
-    statistics = norm.running_mean, norm.running_var, norm.momentum, norm.eps
+    buffers = norm._buffers  # attributes of modules are looked up slowly
+    buffers["num_batches_tracked"].add_(1)
+    statistics = buffers["running_mean"], buffers["running_var"], norm.momentum, norm.eps
     result: Tensor = _Kernel.apply(x, norm.weight, norm.bias, scale, statistics, quantization)
     return result
 
@@ -193,6 +193,7 @@ _ops = getattr(torch.ops, NAMESPACE)
 _op = _ops.fake_quantize_normalized.default
 _backward_op = _ops.fake_quantize_normalized_backward.default
 _backward_in_place_op = _ops.fake_quantize_normalized_backward_.default
+_below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 class _Kernel(torch.autograd.Function):
@@ -207,7 +208,8 @@ class _Kernel(torch.autograd.Function):
         settings: Quantization,
     ) -> Tensor:
         running_mean, running_var, momentum, eps = statistics
-        result, mean, inverse = _op(x, weight, bias, running_mean, running_var, scale, momentum, eps, *settings)
+        with _below_autograd():
+            result, mean, inverse = _op(x, weight, bias, running_mean, running_var, scale, momentum, eps, *settings)
         ctx.save_for_backward(x, weight, bias, mean, inverse, scale)
         ctx.settings = settings
         return result  # type: ignore[no-any-return]

@@ -33,7 +33,7 @@ def belongs_to_backward(grad: Tensor) -> bool:
     """
     return (
         grad.nbytes >= _LEAST_BYTES
-        and grad.device.type == "cpu"
+        and grad.is_cpu
         and type(grad) is Tensor
         and not torch.is_grad_enabled()
         and not torch._C._len_torch_dispatch_stack()

@@ -30,7 +30,7 @@ def pays(x: Tensor) -> bool:
     Args:
         x: The values.
     """
-    return x.device.type == "cpu" and x.requires_grad and torch.is_grad_enabled() and is_plain()
+    return x.is_cpu and x.requires_grad and torch.is_grad_enabled() and is_plain()
 
 
 def fake_quantize_rectified(x: Tensor, scale: Tensor, quant_max: int, top: float) -> Tensor:
@@ -93,6 +93,7 @@ _ops = getattr(torch.ops, NAMESPACE)
 _op = _ops.fake_quantize_rectified.default
 _backward_op = _ops.fake_quantize_rectified_backward.default
 _backward_in_place_op = _ops.fake_quantize_rectified_backward_.default
+_below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 class _Kernel(torch.autograd.Function):
@@ -103,7 +104,8 @@ class _Kernel(torch.autograd.Function):
         ctx.save_for_backward(x, scale)
         ctx.settings = (quant_max, top)
         ctx.nbytes = x.nbytes
-        result: Tensor = _op(x, scale, quant_max, top)
+        with _below_autograd():
+            result: Tensor = _op(x, scale, quant_max, top)
         return result
 
     @staticmethod
