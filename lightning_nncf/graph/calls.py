@@ -14,7 +14,38 @@ from lightning_nncf.graph.modes import LocalMode
 from lightning_nncf.graph.recompute import Resume, Watch
 from lightning_nncf.graph.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, plain_value
 
-__all__ = ["close_call", "open_call"]
+__all__ = ["begin_alone", "close_call", "end_alone", "open_call"]
+
+
+def begin_alone(scope: Scope) -> bool:
+    """Begin a call without a frame, if it needs none now.
+
+    Args:
+        scope: The scope of the module called.
+
+    Returns:
+        Whether it has begun. If not, `open_call` begins it.
+    """
+    if not (scope.settle() if scope.solitary is None else scope.solitary):
+        return False
+    if scope.callers or scope.frames or torch.compiler.is_compiling():
+        return False
+    weights, hidden = scope.weights, scope.module.__dict__
+    # A call around this one may have hidden the weight already; an interruption may have left it hidden.
+    if weights and weights[0][1] in hidden and not scope.thread:
+        return False
+    scope.claim()
+    if weights:
+        _, name, slot = weights[0]
+        hidden[name] = slot(scope.module._parameters[name])  # type: ignore[arg-type]
+    return True
+
+
+def end_alone(scope: Scope) -> None:
+    """End a call that has no frame."""
+    if scope.weights:
+        scope.module.__dict__.pop(scope.weights[0][1], None)
+    scope.thread.clear()
 
 
 def open_call(scope: Scope) -> Frame:

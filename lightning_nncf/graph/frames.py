@@ -35,12 +35,10 @@ class Frame:
     __slots__ = (
         "above",
         "calls",
-        "data",
         "depth",
         "functions",
         "mode",
         "path",
-        "result",
         "scope",
         "shadows",
         "suspended",
@@ -56,8 +54,6 @@ class Frame:
         self.shadows: list[tuple[nn.Module, str, Any, Slot | None]] = []
         self.mode: TorchFunctionMode | None = None
         self.suspended = False
-        self.data: torch.Tensor | None = None  # a quantized input whose range learns through the weights
-        self.result: torch.Tensor | None = None  # of the whole call, known before it
 
     def begin_in(self, above: Frame) -> None:
         """Begin inside another call, whose functions are not hooked meanwhile.
@@ -112,8 +108,11 @@ class Scope:
         self.counts: dict[str, int] = {}
         self.callees: list[Scope] = []
         self.paths: list[str] = []
+        self.located: dict[tuple[str, int], str] = {}
         self.tracked = False
         self.rectifies = False
+        # Whether calls need no frame; unknown until the first after a change.
+        self.solitary: bool | None = None
         # Values that batch norms made for the outputs of coming calls, by the ids of these values.
         self.given: dict[int, torch.Tensor] = {}
         # Layers of PyTorch that call no other module, nor checkpoint anything.
@@ -124,15 +123,33 @@ class Scope:
         self.frames: list[Frame] = []
         self.callers: list[Frame] = []
         self.thread: dict[str, int] = {}
+        # Of the running call of a layer: a quantized input whose range learns through the weights, and what the whole
+        # call gives if that is known before it.
+        self.data: torch.Tensor | None = None
+        self.result: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to running calls, so that a copy starts idle."""
-        return {**self.__dict__, "frames": [], "callers": [], "thread": {}, "given": {}}
+        idle: dict[str, Any] = {"frames": [], "callers": [], "thread": {}, "given": {}, "data": None, "result": None}
+        return {**self.__dict__, **idle}
 
     @property
     def name(self) -> str:
         """How messages call the module."""
         return repr(self.path) if self.path else "the network"
+
+    def settle(self) -> bool:
+        """Find out whether calls need no frame: nothing runs inside, their path is known, at most one weight is hidden.
+
+        So it is with nearly all layers, where a frame would cost more than the rest of a hook.
+        """
+        self.solitary = (
+            self.leaf
+            and not (self.tracked or self.recurrent or self.counts)
+            and len(self.weights) <= 1
+            and all(holder is self.module and name in holder._parameters for holder, name, _ in self.weights)
+        )
+        return self.solitary
 
     def claim(self) -> None:
         """Refuse a call beside another one in another thread."""
@@ -155,8 +172,12 @@ class Scope:
             )
         index = above.calls.get(self.path, 0)
         above.calls[self.path] = index + 1
+        path = self.located.get((above.path, index))
+        if path is not None:
+            return path
         path = child_call_path(above.path, above.scope.path, self.path, index)
         if not self.paths or path in self.paths:
+            self.located[above.path, index] = path
             return path
         siblings = [
             known

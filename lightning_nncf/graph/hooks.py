@@ -126,6 +126,7 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
         _call(above, below)
     if site.paths:
         scope.paths = list(site.paths)
+        scope.located.clear()
         scope.free = site.free
     # A module seen in one call only has hooks for whatever call.
     frame = site.frame if site.paths else site.module
@@ -167,6 +168,7 @@ def _scope(module: nn.Module, path: str) -> Scope:
         module.__dict__[SCOPE] = scope
         module.register_forward_pre_hook(Enter(scope), with_kwargs=True)
         module.register_forward_hook(Leave(scope), always_call=True)
+    scope.solitary = None
     return scope
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from lightning_nncf.errors import HookError
-from lightning_nncf.graph.calls import close_call, open_call
+from lightning_nncf.graph.calls import begin_alone, close_call, end_alone, open_call
 from lightning_nncf.graph.frames import Scope
 from lightning_nncf.graph.slots import Change
 from lightning_nncf.graph.stand_ins import NOTHING, is_alone, rectified
@@ -36,19 +36,19 @@ class Enter:
                 f"module {scope.name} runs as a replica or shallow copy, which cannot carry "
                 "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
             )
-        frame = open_call(scope)
+        path = scope.path if begin_alone(scope) else open_call(scope).path
         if scope.rectifies and len(args) == 1 and not scope.inputs:
             given = scope.given.pop(id(args[0]), None) if scope.given else None
-            frame.result = rectified(scope, args[0]) if given is None else given
-            if frame.result is not None:
+            scope.result = rectified(scope, path, args[0]) if given is None else given
+            if scope.result is not None:
                 return (NOTHING,), kwargs
-        slots = scope.inputs.get(frame.path) if scope.inputs else None
+        slots = scope.inputs.get(path) if scope.inputs else None
         if not slots:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
             value = slots[0](args[0])
             if scope.convolves and is_alone(module) and is_quantized_data(value):
-                frame.data = value
+                scope.data = value
                 value = value.detach()
             return (value,), kwargs
         replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), Change(slots))
@@ -64,31 +64,38 @@ class Leave:
     def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
         """Replace outputs and close the frame."""
         scope = self.scope
-        if not scope.frames:
+        if not (scope.frames or scope.thread):
             return None
         if not torch.compiler.is_compiling() and scope.thread.get("id") != threading.get_ident():
             return None
-        plain = result
+        plain, data, known = result, scope.data, scope.result
+        frame = None
         try:
-            if scope.frames[-1].data is not None and isinstance(result, torch.Tensor):
-                result = self._learned(module, result, scope.frames[-1].data)
+            if data is not None and isinstance(result, torch.Tensor):
+                result = self._learned(module, result, data)
         finally:
-            frame = close_call(scope)
-        if frame.result is not None and result is not None:
-            frame.end()
-            return frame.result
-        if frame.shadows:
-            rebuild_in_backward(result)
+            scope.data = scope.result = None
+            if scope.frames:
+                frame = close_call(scope)
+            else:
+                end_alone(scope)
         try:
-            slots = scope.outputs.get(frame.path) if scope.outputs else None
-            if slots and result is not None:
+            if result is None:
+                return None
+            if known is not None:
+                return known
+            if scope.weights:
+                rebuild_in_backward(result)
+            slots = scope.outputs.get(scope.path if frame is None else frame.path) if scope.outputs else None
+            if slots:
                 if not isinstance(result, torch.Tensor):
                     return replace_tensors(result, Change(slots))
                 if 0 in slots:
                     return slots[0](result)
             return None if result is plain else result
         finally:
-            frame.end()
+            if frame is not None:
+                frame.end()
 
     def _learned(self, module: nn.Module, result: torch.Tensor, data: torch.Tensor) -> torch.Tensor:
         """Let the range of the input learn, where the layer got its values alone."""

@@ -17,10 +17,10 @@ NOTHING = torch.empty(0)
 """What a layer gets whose work is done."""
 
 
-def rectified(scope: Scope, x: Any) -> torch.Tensor | None:
+def rectified(scope: Scope, path: str, x: Any) -> torch.Tensor | None:
     """Return the output of a ReLU and of the module there, where one operator gives it and nobody listens."""
     module = scope.module
-    slots = scope.outputs.get(scope.frames[-1].path)
+    slots = scope.outputs.get(path)
     if not slots or not isinstance(x, torch.Tensor) or len(module._forward_hooks) > 1 or not is_alone(module):
         return None
     return slots[0].rectified(x, _top(module))
@@ -61,9 +61,9 @@ class StandIn:
         if len(norm._forward_hooks) > hooks or len(norm._forward_pre_hooks) > hooks or not is_alone(norm):
             return None
         if itself:
-            if not scope.frames:  # forward was called directly
+            if not scope.thread:  # forward was called directly
                 return None
-            scope.frames[-1].result = result = self.slot.normalized(norm, x, None)
+            scope.result = result = self.slot.normalized(norm, x, None)
             return result
         if scope.inputs or len(module._forward_hooks) > 1 or not is_alone(module):
             return None

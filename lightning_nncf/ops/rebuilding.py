@@ -46,7 +46,7 @@ def rebuild_in_backward(result: Any) -> None:
     >>> torch.equal(y.grad_fn._saved_input, x)
     True
     """
-    if torch.compiler.is_compiling() or not isinstance(result, Tensor) or result.device.type != "cpu":
+    if torch.compiler.is_compiling() or not isinstance(result, Tensor) or not result.is_cpu:
         return
     node: Any = result.grad_fn
     if type(node).__name__ in _KEPT:
