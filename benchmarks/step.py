@@ -1,14 +1,15 @@
 """What quantization-aware training costs: a whole INT8 training step over the plain float step, on the CPU.
 
-    python benchmarks/step.py [--steps 15] [--only resnet18]
+    python benchmarks/step.py [--steps 15] [--only resnet18] [--threads 2]
 
 Every quantizer of the default configuration with trainable ranges, SGD with momentum. The two steps alternate in one
 process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. A third step alternates
 with them, whose quantizers only copy and hand gradients on: the least that quantizers cost which are operations of
-their own, and not one with the batch norms before them. All keep
-the memory that a step frees, as `NNCFCallback` lets them. Memory is the most that a process held of its own, measured
-in three further processes for each kind, the median; the plain ones leave freed memory to the C library, as without
-the callback. Writes ``benchmarks/results/step.json``, where a case replaces its earlier result.
+their own, and not one with the batch norms before them. All keep the memory that a step frees, as `NNCFCallback` lets
+them. Where a process has its memory changes the time of its convolutions by a tenth, so that every case is timed in
+five processes, and the median of the five ratios counts. Memory is the most that a process held of its own, measured in
+three further processes for each kind, the median; the plain ones leave freed memory to the C library, as without the
+callback. Writes ``benchmarks/results/step_<threads>.json``, where a case replaces its earlier result.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ CASES: dict[str, tuple[str, int, int, float]] = {
     "mobilenet_v2 96x96 batch 8": ("mobilenet_v2", 96, 8, 1.20),
 }
 MEMORY_BAR = 1.3
+PROCESSES = 5
 
 
 def networks(case: str) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
@@ -104,8 +106,8 @@ def timed(step: Callable[[], None]) -> tuple[float, float]:
     return 1e3 * (time.perf_counter() - wall), 1e3 * (time.process_time() - processor)
 
 
-def measure(case: str, steps: int) -> dict[str, Any]:
-    """Time both steps in turn."""
+def timed_in_turn(case: str, steps: int) -> dict[str, Any]:
+    """Time the steps in turn, in this process."""
     plain, quantized, images, labels = networks(case)
     copying = copy.deepcopy(quantized)
     for module in copying.modules():
@@ -129,9 +131,22 @@ def measure(case: str, steps: int) -> dict[str, Any]:
         "ratio_of_processor_time": round(int8_cpu / plain_cpu, 3),
         "ratio_of_least": round(least[1] / least[0], 3),
         "ratio_of_copies": round(copying_ms / plain_ms, 3),
-        "bar": CASES[case][3],
         "quantizers": sum(name.endswith(("scale", "input_low")) for name, _ in quantized.named_parameters()),
     }
+
+
+def output_of(*arguments: str) -> str:
+    """Run this file in a process of its own."""
+    command = [sys.executable, __file__, *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+
+
+def measure(case: str, steps: int, threads: int) -> dict[str, Any]:
+    """Time the steps in several processes."""
+    arguments = ("--time", case, "--steps", str(steps), "--threads", str(threads))
+    runs = [json.loads(output_of(*arguments)) for _ in range(PROCESSES)]
+    medians = {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
+    return medians | {"ratios": sorted(run["ratio"] for run in runs), "bar": CASES[case][3]}
 
 
 def held(case: str, which: str) -> float:
@@ -165,9 +180,7 @@ def memory(case: str) -> dict[str, Any]:
     """Measure memory in processes for each kind of step, whose heaps differ by a tenth."""
     values = {}
     for which in ("plain", "int8"):
-        command = [sys.executable, __file__, "--memory", case, which]
-        outputs = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
-        values[which] = statistics.median(float(output.split()[-1]) for output in outputs)
+        values[which] = statistics.median(float(output_of("--memory", case, which)) for _ in range(3))
     ratio = round(values["int8"] / values["plain"], 3)
     return {"plain_mib": values["plain"], "int8_mib": values["int8"], "memory_ratio": ratio, "memory_bar": MEMORY_BAR}
 
@@ -179,21 +192,25 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--dry", action="store_true", help="write no file")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--time", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     if options.memory:
         sys.stdout.write(f"{held(*options.memory)}\n")
         return
-    torch.set_num_threads(options.threads)
-    results: dict[str, Any] = read_results("step") or {}
+    if options.time:
+        with heap.kept():  # as `NNCFCallback` does while it trains on a CPU
+            sys.stdout.write(f"{json.dumps(timed_in_turn(options.time, options.steps))}\n")
+        return
+    name = f"step_{options.threads}"
+    results: dict[str, Any] = read_results(name) or {}
     results |= {"threads": options.threads, "operators": ops.describe("cpu")}
     for case in CASES:
         if options.only in case:
-            with heap.kept():  # as `NNCFCallback` does while it trains on a CPU
-                results[case] = measure(case, options.steps)
-            results[case] |= memory(case)
+            results[case] = measure(case, options.steps, options.threads) | memory(case)
             sys.stderr.write(f"{case}: {json.dumps(results[case])}\n")
     if not options.dry:
-        write_results("step", results)
+        write_results(name, results)
 
 
 if __name__ == "__main__":

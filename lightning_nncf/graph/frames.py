@@ -160,6 +160,12 @@ class Scope:
                 "weights belong to one call at a time: use one copy of the network per thread"
             )
 
+    def pass_by(self) -> None:
+        """Count a call whose work was done before it."""
+        if self.tracked and self.callers:
+            calls = self.callers[-1].calls
+            calls[self.path] = calls.get(self.path, 0) + 1
+
     def locate(self, frame: Frame) -> str:
         """Return the path of a call of a module that is called from several places."""
         above = frame.above

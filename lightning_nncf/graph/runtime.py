@@ -15,7 +15,7 @@ from lightning_nncf.graph.slots import Change
 from lightning_nncf.graph.stand_ins import NOTHING, is_alone, rectified
 from lightning_nncf.graph.values import replace_tensors
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
-from lightning_nncf.ops.rebuilding import rebuild_in_backward
+from lightning_nncf.ops.rebuilding import is_large, rebuild_in_backward
 
 __all__ = ["Enter", "Leave"]
 
@@ -36,10 +36,13 @@ class Enter:
                 f"module {scope.name} runs as a replica or shallow copy, which cannot carry "
                 "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
             )
+        if scope.given and args and id(args[0]) in scope.given:
+            scope.result = scope.given.pop(id(args[0]))
+            scope.pass_by()
+            return (NOTHING,), kwargs
         path = scope.path if begin_alone(scope) else open_call(scope).path
         if scope.rectifies and len(args) == 1 and not scope.inputs:
-            given = scope.given.pop(id(args[0]), None) if scope.given else None
-            scope.result = rectified(scope, path, args[0]) if given is None else given
+            scope.result = rectified(scope, path, args[0])
             if scope.result is not None:
                 return (NOTHING,), kwargs
         slots = scope.inputs.get(path) if scope.inputs else None
@@ -65,7 +68,8 @@ class Leave:
         """Replace outputs and close the frame."""
         scope = self.scope
         if not (scope.frames or scope.thread):
-            return None
+            known, scope.result = scope.result, None
+            return known
         if not torch.compiler.is_compiling() and scope.thread.get("id") != threading.get_ident():
             return None
         plain, data, known = result, scope.data, scope.result
@@ -84,7 +88,7 @@ class Leave:
                 return None
             if known is not None:
                 return known
-            if scope.weights:
+            if scope.weights and is_large(*args[:1]):
                 rebuild_in_backward(result)
             slots = scope.outputs.get(scope.path if frame is None else frame.path) if scope.outputs else None
             if slots:

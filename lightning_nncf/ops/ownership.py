@@ -18,6 +18,7 @@ from torch import Tensor
 __all__ = ["belongs_to_backward"]
 
 _storage_address: Any = torch._C._storage_address  # type: ignore[attr-defined]
+_storage_holders: Any = torch._C._storage_Use_Count
 
 _LEAST_BYTES = 1 << 16
 """Below, memory comes from the C library's free lists without page faults, and looking costs more than it saves."""
@@ -37,28 +38,25 @@ def belongs_to_backward(grad: Tensor) -> bool:
         and type(grad) is Tensor
         and not torch.is_grad_enabled()
         and not torch._C._len_torch_dispatch_stack()
-        and _tensor_holders(grad) == _sole_owner()[0]
-        and _memory_holders(grad) == _sole_owner()[1]
+        and _holders(grad) == _sole_owner()
     )
 
 
-def _tensor_holders(grad: Any) -> tuple[int, int]:
-    """Count who holds the Python object and the tensor."""
-    return sys.getrefcount(grad), grad._use_count()
+def _holders(grad: Any) -> tuple[int, int, int]:
+    """Count who holds the Python object, the tensor and the memory.
+
+    The memory is asked for without a Python object for it: that would hold it from then on.
+    """
+    return sys.getrefcount(grad), grad._use_count(), _storage_holders(_storage_address(grad))
 
 
-def _memory_holders(grad: Any) -> int:
-    """Count who holds the memory, without a Python object for it: that would hold it from then on."""
-    return int(torch._C._storage_Use_Count(_storage_address(grad)))
-
-
-def _seen_by_backward(grad: Tensor) -> tuple[tuple[int, int], int]:
+def _seen_by_backward(grad: Tensor) -> tuple[int, int, int]:
     """Stand in for `belongs_to_backward`, which holds the gradient once more while it looks."""
-    return _tensor_holders(grad), _memory_holders(grad)
+    return _holders(grad)
 
 
 @functools.cache
-def _sole_owner() -> tuple[tuple[int, int], int]:
+def _sole_owner() -> tuple[int, int, int]:
     with torch.enable_grad():
         (_Probe.apply(torch.zeros(1, device="cpu", requires_grad=True)) * 2.0).backward()
     return _Probe.counts
@@ -67,7 +65,7 @@ def _sole_owner() -> tuple[tuple[int, int], int]:
 class _Probe(torch.autograd.Function):
     """Counts the holders of a product, which multiplication makes for this backward alone."""
 
-    counts = ((0, 0), 0)
+    counts = (0, 0, 0)
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -19,13 +19,23 @@ from torch import Tensor
 
 from lightning_nncf.ops import dispatch
 
-__all__ = ["rebuild_in_backward", "rebuild_input"]
+__all__ = ["is_large", "rebuild_in_backward", "rebuild_input"]
 
 _KEPT = {"ConvolutionBackward0": "_raw_saved_input"}
 """What nodes of autograd call the first of their inputs, which they keep."""
 
 _LEAST_BYTES = 1 << 20
 """Smaller tensors are many, hold little, and would cost more calls than memory."""
+
+
+def is_large(x: Any = None) -> bool:
+    """Return whether `rebuild_in_backward` may do something for the result of an operation on a tensor.
+
+    Args:
+        x: The tensor, if it is known.
+    """
+    # a compiler may not know the size of its tensors
+    return not isinstance(x, Tensor) or torch.compiler.is_compiling() or x.nbytes >= _LEAST_BYTES
 
 
 def rebuild_in_backward(result: Any) -> None:

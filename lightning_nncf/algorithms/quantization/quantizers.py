@@ -46,6 +46,7 @@ class Quantizer(nn.Module, ABC):
         super().__init__()
         self.axis = axis
         self.learning = learning or RangeLearning()
+        self._learns_plainly = self.learning == RangeLearning()
         self.enabled = True
         self.config = config
 
@@ -129,6 +130,10 @@ class Quantizer(nn.Module, ABC):
         """The parameter that may learn as a logarithm, looked up faster than `get_parameter` does."""
         return self._parameters[self.width]  # type: ignore[return-value]
 
+    def _learned_width(self) -> Tensor:
+        """Return the scale or the width in linear values, with the gradients that it is to learn by."""
+        return self._width if self._learns_plainly else self._learning(self._linear())
+
     def _linear(self) -> Tensor:
         """Return the scale or the width, in linear values."""
         parameter = self._width
@@ -180,13 +185,13 @@ class SymmetricQuantizer(Quantizer):
 
     def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
-        return fake_quantize_symmetric(x, self._learning(self._linear()), self.quant_min, self.quant_max, self.axis)
+        return fake_quantize_symmetric(x, self._learned_width(), self.quant_min, self.quant_max, self.axis)
 
     def rectified(self, x: Tensor, top: float) -> Tensor | None:
         """Fake-quantize what a ReLU that ends at `top` makes of a tensor, if that is worth more than doing both."""
         if not self.enabled or self.quant_min != 0 or self.axis >= 0 or not rectified.pays(x):
             return None
-        return rectified.fake_quantize_rectified(x, self._learning(self._linear()), self.quant_max, top)
+        return rectified.fake_quantize_rectified(x, self._learned_width(), self.quant_max, top)
 
     def normalized(self, norm: nn.Module, x: Tensor, top: float | None) -> Tensor | None:
         """Fake-quantize what a batch norm, and a ReLU that ends at `top`, make of a tensor, if that is worth more."""
@@ -195,7 +200,7 @@ class SymmetricQuantizer(Quantizer):
         if not normalized.pays(norm, x):
             return None
         settings = normalized.Quantization(self.quant_min, self.quant_max, top is not None, top or 0.0)
-        return normalized.fake_quantize_normalized(norm, x, self._learning(self._linear()), settings)
+        return normalized.fake_quantize_normalized(norm, x, self._learned_width(), settings)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""
@@ -234,7 +239,7 @@ class AsymmetricQuantizer(Quantizer):
 
     def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
-        low, width = self._learning(self.input_low), self._learning(self._linear())
+        low, width = self._learning(self.input_low), self._learned_width()
         return fake_quantize_asymmetric(x, low, width, self.levels, self.axis)
 
     def rescale(self, factors: Tensor) -> None:
