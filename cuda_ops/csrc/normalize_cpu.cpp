@@ -1,8 +1,9 @@
 // Batch normalization in training, an activation function that cuts off, and fake quantization, in one pass each way.
 //
 // A channel is small enough for the second cache: its mean, its variance and its values are computed while it is there,
-// so memory is read once and written once. Channels are independent of each other, and each is computed by one thread
-// in an order that depends on the shape alone: the result is the same for any number of threads.
+// so memory is read once and written once. Small channels are computed some at a time, step by step, so that none waits
+// for the sums of another. Work is cut into blocks of channels that depend on the shape alone, each computed by one
+// thread: the result is the same for any number of threads.
 
 #include <cmath>
 #include <cstring>
@@ -16,13 +17,13 @@ namespace {
 constexpr int64_t kShort = 128;      // elements of rows that are copied together
 constexpr int64_t kTogether = 8192;  // elements that are copied together
 constexpr int64_t kPiece = 2048;     // elements whose sums are added in the type of the computation
+constexpr int64_t kMost = 16;        // channels of a block
 
 // The rows of one channel in memory.
 struct Rows {
   int64_t count, length, stride;
   int64_t numel() const { return count * length; }
   bool scattered() const { return length < kShort && numel() <= kTogether && count > 1; }
-  Rows gathered() const { return {1, numel(), 0}; }
 };
 
 // Copies rows to places that lie further apart or nearer; those of small maps without a call for each.
@@ -58,14 +59,64 @@ inline void copy_rows(const A* from, int64_t from_stride, A* to, int64_t to_stri
   }
 }
 
+// A block of channels. Short rows are copied so that every channel has one, which ends with a whole vector: its last
+// elements are as many as are missing, and take no part in sums.
 template <typename A>
-void gather(const A* from, A* to, const Rows& rows) {
-  copy_rows(from, rows.stride, to, rows.length, rows);
-}
+class Block {
+ public:
+  static constexpr int64_t kWidth = Vector<A>::kWidth;
 
-template <typename A>
-void scatter(const A* from, A* to, const Rows& rows) {
-  copy_rows(from, rows.length, to, rows.stride, rows);
+  explicit Block(const Rows& rows)
+      : rows_(rows),
+        copied_(rows.scattered()),
+        seen_(copied_ ? Rows{1, (rows.numel() + kWidth - 1) / kWidth * kWidth, 0} : rows) {}
+
+  // How many channels a block has.
+  int64_t channels() const { return copied_ ? std::clamp<int64_t>(kPiece / seen_.length, 1, kMost) : 1; }
+  bool copied() const { return copied_; }
+  const Rows& seen() const { return seen_; }
+  int64_t missing() const { return copied_ ? seen_.length - rows_.numel() : 0; }
+  // How many elements the copies of so many channels have.
+  int64_t size(int64_t channels) const { return copied_ ? channels * seen_.length : 0; }
+
+  // The rows of channel `c` in memory.
+  template <typename T>
+  T* in_memory(T* all, int64_t c) const {
+    return all + c * rows_.length;
+  }
+
+  // Copies the rows of channel `c` to the place of the block's channel `i`, and returns it.
+  const A* gather(const A* all, int64_t c, A* copies, int64_t i) const {
+    if (!copied_) return in_memory(all, c);
+    A* to = copies + i * seen_.length;
+    copy_rows(in_memory(all, c), rows_.stride, to, rows_.length, rows_);
+    fill(to, A(0));
+    return to;
+  }
+
+  // Sets the elements that take no part in sums.
+  void fill(A* copy, A value) const { std::fill(copy + rows_.numel(), copy + rows_.numel() + missing(), value); }
+
+  void scatter(const A* copy, A* all, int64_t c) const {
+    copy_rows(copy, rows_.length, in_memory(all, c), rows_.stride, rows_);
+  }
+
+ private:
+  Rows rows_;
+  bool copied_;
+  Rows seen_;
+};
+
+// Calls `body(first, last, copies)` for all blocks of channels, with a place for `tensors` copies of each channel.
+template <typename A, typename F>
+void each_block(const Rows& rows, int64_t channels, int64_t tensors, const F& body) {
+  const Block<A> block(rows);
+  const int64_t size = block.channels();
+  const int64_t grain = std::max<int64_t>(1, kGrain / 4 / (size * rows.numel()));
+  torch::stable::parallel_for(0, (channels + size - 1) / size, grain, [&](int64_t begin, int64_t end) {
+    const auto copies = aligned_array<A>(tensors * block.size(size));
+    for (int64_t i = begin; i < end; ++i) body(i * size, std::min(channels, (i + 1) * size), copies.get());
+  });
 }
 
 // The sums of one channel's backward, in vectors.
@@ -73,6 +124,47 @@ template <typename V>
 struct Running {
   Parts<V> of_range;
   V grad, distance;
+};
+
+// The sums that the range learns from, lane by lane until there are as many as the type of the computation bears.
+template <typename A>
+class RangeSums {
+ public:
+  void add(const Parts<Vector<A>>& parts) { add(lanes_, parts); }
+  void add(const Parts<Lanes<A, 1>>& parts) { add(single_, parts); }
+
+  // Adds what the lanes hold to the total.
+  void flush() {
+    take(lanes_);
+    take(single_);
+  }
+
+  const Sums<double>& total() const { return total_; }
+
+ private:
+  template <typename V>
+  static void add(Parts<V>& sums, const Parts<V>& more) {
+    sums.inside = sums.inside + more.inside;
+    sums.above = sums.above + more.above;
+    sums.below = sums.below + more.below;
+  }
+
+  template <typename V>
+  void take(Parts<V>& parts) {
+    total_.inside += double(parts.inside.sum());
+    total_.above += double(parts.above.sum());
+    total_.below += double(parts.below.sum());
+    parts = nothing<V>();
+  }
+
+  template <typename V>
+  static Parts<V> nothing() {
+    return {V::set(0), V::set(0), V::set(0)};
+  }
+
+  Parts<Vector<A>> lanes_ = nothing<Vector<A>>();
+  Parts<Lanes<A, 1>> single_ = nothing<Lanes<A, 1>>();
+  Sums<double> total_;
 };
 
 // What has no sums.
@@ -127,17 +219,18 @@ inline void each_piece(const Rows& rows, const Fresh& fresh, const Body& body, c
 }
 
 template <typename A>
-double mean_of(const A* x, const Rows& rows) {
+double sum_of(const A* x, const Rows& rows) {
   double total = 0;
   each_piece<A>(
       rows, [](auto v) { return decltype(v)::set(0); },
       [&](auto v, int64_t at, auto& sum) { sum = sum + decltype(v)::load(x + at); },
       [&](const auto& sum) { total += double(sum.sum()); });
-  return total / double(rows.numel());
+  return total;
 }
 
+// The sum of the squared distances from the mean.
 template <typename A>
-double variance_of(const A* x, const Rows& rows, A mean) {
+double spread_of(const A* x, const Rows& rows, A mean) {
   double total = 0;
   each_piece<A>(
       rows, [](auto v) { return decltype(v)::set(0); },
@@ -147,7 +240,7 @@ double variance_of(const A* x, const Rows& rows, A mean) {
         sum = V::plus_product(sum, distance, distance);
       },
       [&](const auto& sum) { total += double(sum.sum()); });
-  return total / double(rows.numel());
+  return total;
 }
 
 // One channel's affine map, `x * factor + offset`.
@@ -174,16 +267,16 @@ void quantize(const A* x, A* y, const Rows& rows, const Affine<A>& affine, const
 
 // The sums of one channel's backward.
 struct Learned {
-  Sums<double> of_range;
   double grad = 0;      // of the gradients inside the range
   double distance = 0;  // of these times the distances from the mean
 };
 
-// Stores the gradients that reach the normalized values, and returns the sums.
+// Stores the gradients that reach the normalized values, and returns the sums; adds to those of the range.
 template <typename A>
 Learned clip(const A* grad, const A* x, A* passed, const Rows& rows, A mean, const Affine<A>& affine,
-             const Grids<A>& grids) {
+             const Grids<A>& grids, RangeSums<A>& range) {
   Learned total;
+  const bool is_long = rows.numel() > kPiece;
   each_piece<A>(
       rows,
       [](auto v) {
@@ -210,9 +303,8 @@ Learned clip(const A* grad, const A* x, A* passed, const Rows& rows, A mean, con
         sums.distance = V::plus_product(sums.distance, inside, source - V::set(mean));
       },
       [&](const auto& sums) {
-        total.of_range.inside += double(sums.of_range.inside.sum());
-        total.of_range.above += double(sums.of_range.above.sum());
-        total.of_range.below += double(sums.of_range.below.sum());
+        range.add(sums.of_range);
+        if (is_long) range.flush();
         total.grad += double(sums.grad.sum());
         total.distance += double(sums.distance.sum());
       });
@@ -296,6 +388,7 @@ std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& wei
   const Tensor source = packed(x);
   Tensor result = empty_like_dense(source);
   const Rows rows = rows_of(source);
+  const double count = double(rows.numel());
   std::vector<double> means(channels), variances(channels), inverses(channels);
   dispatch_computed(x, [&](auto computed) {
     using A = decltype(computed);
@@ -303,30 +396,28 @@ std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& wei
     const std::vector<A> weights = values_of<A>(weight), biases = values_of<A>(bias);
     const A* values = static_cast<const A*>(source.data_ptr());
     A* results = static_cast<A*>(result.data_ptr());
-    const int64_t grain = std::max<int64_t>(1, kGrain / 4 / rows.numel());
-    torch::stable::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
-      const bool scattered = rows.scattered();
-      const auto held = aligned_array<A>(scattered ? rows.numel() : 0);
-      const Rows seen = scattered ? rows.gathered() : rows;
-      for (int64_t c = begin; c < end; ++c) {
-        const A* from = values + c * rows.length;
-        A* to = results + c * rows.length;
-        if (scattered) {
-          gather(from, held.get(), rows);
-          from = held.get();
-        }
-        means[c] = mean_of(from, seen);
-        variances[c] = variance_of(from, seen, A(means[c]));
-        inverses[c] = 1 / std::sqrt(variances[c] + eps);
+    const Block<A> block(rows);
+    each_block<A>(rows, channels, 1, [&](int64_t first, int64_t last, A* copies) {
+      const A* from[kMost];
+      for (int64_t c = first; c < last; ++c) {
+        from[c - first] = block.gather(values, c, copies, c - first);
+        means[c] = sum_of(from[c - first], block.seen()) / count;
+      }
+      for (int64_t c = first; c < last; ++c) {
+        if (block.copied()) block.fill(copies + block.size(c - first), A(means[c]));
+        variances[c] = spread_of(from[c - first], block.seen(), A(means[c])) / count;
+      }
+      for (int64_t c = first; c < last; ++c) inverses[c] = 1 / std::sqrt(variances[c] + eps);
+      for (int64_t c = first; c < last; ++c) {
         const Affine<A> affine(A(means[c]), A(inverses[c]), weights[c], biases[c]);
-        quantize(from, scattered ? held.get() : to, seen, affine, grids);
-        if (scattered) scatter(held.get(), to, rows);
+        A* copy = copies + block.size(c - first);
+        quantize(from[c - first], block.copied() ? copy : block.in_memory(results, c), block.seen(), affine, grids);
+        if (block.copied()) block.scatter(copy, results, c);
       }
     });
   });
   update(running_mean, means, momentum);
-  const double unbiased = double(rows.numel()) / double(rows.numel() - 1);
-  for (double& variance : variances) variance *= unbiased;
+  for (double& variance : variances) variance *= count / (count - 1);
   update(running_var, variances, momentum);
   if (!x.is_contiguous()) {
     Tensor moved = torch::stable::empty_like(x);
@@ -355,7 +446,7 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& weight, co
   const Tensor upstream = in_layout_of(grad, source);
   Tensor of_x = in_place ? upstream : empty_like_dense(source);
   const Rows rows = rows_of(source);
-  std::vector<Learned> learned(channels);
+  const double count = double(rows.numel());
   std::vector<Sums<double>> totals(1);
   std::vector<double> of_weight(channels), of_bias(channels);
   dispatch_computed(x, [&](auto computed) {
@@ -366,33 +457,41 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& weight, co
     const A* grads = static_cast<const A*>(upstream.data_ptr());
     const A* values = static_cast<const A*>(source.data_ptr());
     A* results = static_cast<A*>(of_x.data_ptr());
-    const int64_t grain = std::max<int64_t>(1, kGrain / 4 / rows.numel());
-    torch::stable::parallel_for(0, channels, grain, [&](int64_t begin, int64_t end) {
-      const bool scattered = rows.scattered();
-      const auto held = aligned_array<A>(scattered ? 2 * rows.numel() : 0);
-      const Rows seen = scattered ? rows.gathered() : rows;
-      for (int64_t c = begin; c < end; ++c) {
-        const A *g = grads + c * rows.length, *from = values + c * rows.length;
-        A *const target = results + c * rows.length, *to = target;
-        if (scattered) {
-          to = held.get();
-          gather(g, to, rows);
-          gather(from, held.get() + rows.numel(), rows);
-          g = to;
-          from = held.get() + rows.numel();
-        }
+    const Block<A> block(rows);
+    std::vector<Sums<double>> of_blocks(channels);  // of each at the place of its first channel
+    each_block<A>(rows, channels, 2, [&](int64_t first, int64_t last, A* copies) {
+      A* const copies_of_x = copies + block.size(last - first);
+      const A *g[kMost], *from[kMost];
+      RangeSums<A> range;
+      for (int64_t c = first; c < last; ++c) {
+        g[c - first] = block.gather(grads, c, copies, c - first);
+        from[c - first] = block.gather(values, c, copies_of_x, c - first);
+      }
+      Learned learned[kMost];
+      const auto target = [&](int64_t c) {
+        return block.copied() ? copies + block.size(c - first) : block.in_memory(results, c);
+      };
+      for (int64_t c = first; c < last; ++c) {
         const Affine<A> affine(A(means[c]), A(inverses[c]), weights[c], biases[c]);
-        learned[c] = clip(g, from, to, seen, A(means[c]), affine, grids);
-        of_bias[c] = learned[c].grad;
-        of_weight[c] = learned[c].distance * inverses[c];
-        const double factor = inverses[c] * double(weights[c]), count = double(rows.numel());
+        if (block.copied()) block.fill(copies_of_x + block.size(c - first), A(means[c]));
+        learned[c - first] =
+            clip(g[c - first], from[c - first], target(c), block.seen(), A(means[c]), affine, grids, range);
+      }
+      for (int64_t c = first; c < last; ++c) {
+        of_bias[c] = learned[c - first].grad;
+        of_weight[c] = learned[c - first].distance * inverses[c];
+      }
+      for (int64_t c = first; c < last; ++c) {
+        const double factor = inverses[c] * double(weights[c]);
         const double of_value = -factor * of_weight[c] * inverses[c] / count;
         const double constant = -factor * of_bias[c] / count - of_value * means[c];
-        center(to, from, seen, A(factor), A(of_value), A(constant));
-        if (scattered) scatter(to, target, rows);
+        center(target(c), from[c - first], block.seen(), A(factor), A(of_value), A(constant));
+        if (block.copied()) block.scatter(target(c), results, c);
       }
+      range.flush();
+      of_blocks[first] = range.total();
     });
-    for (const Learned& each : learned) add(totals[0], each.of_range);
+    for (const Sums<double>& each : of_blocks) add(totals[0], each);
     totals[0].inside /= -double(grids.step[0]);
   });
   return {in_layout_of(of_x, x), like_parameter(weight, of_weight), like_parameter(bias, of_bias),
