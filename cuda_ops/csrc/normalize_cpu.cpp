@@ -401,8 +401,8 @@ std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& wei
       const A* from[kMost];
       for (int64_t c = first; c < last; ++c) {
         from[c - first] = block.gather(values, c, copies, c - first);
-        means[c] = sum_of(from[c - first], block.seen()) / count;
       }
+      for (int64_t c = first; c < last; ++c) means[c] = sum_of(from[c - first], block.seen()) / count;
       for (int64_t c = first; c < last; ++c) {
         if (block.copied()) block.fill(copies + block.size(c - first), A(means[c]));
         variances[c] = spread_of(from[c - first], block.seen(), A(means[c])) / count;
