@@ -11,7 +11,8 @@
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 4096;  // elements of a piece of a row
+constexpr int64_t kPiece = 4096;     // elements of a piece of a row
+constexpr int64_t kShortRow = 128;  // elements of rows that are taken together
 
 template <typename V, typename T, typename Q>
 inline void forward_one(const T* x, T* y, const Q& quantize) {
@@ -43,6 +44,38 @@ inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, 
   } else if (rest > 0) {
     if (rest > kWidth) forward_one<V>(x + i, y + i, quantize);
     forward_one<V>(x + count - kWidth, y + count - kWidth, quantize);
+  }
+}
+
+// Short rows, without a call for each: a vector that ends in the next row is quantized by both grids.
+template <bool kSymmetric, typename T, typename A>
+inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, const Layout& layout,
+                               const Grids<A>& grids) {
+  using V = Vector<A>;
+  using Q = Quantizer<kSymmetric, kDivides<T>, V>;
+  int64_t channel = begin / layout.inner % layout.channels;
+  int64_t stop = (begin / layout.inner + 1) * layout.inner;
+  Q now = Q::of_one(grids, channel);
+  const auto next = [&](int64_t at) {
+    if (at + V::kWidth < stop) return now;
+    const auto mask = V::last(int(at + V::kWidth - stop));
+    if (++channel == layout.channels) channel = 0;
+    const Q after = Q::of_one(grids, channel);
+    const Q both = Q::of_two(mask, now, after);
+    now = after;
+    stop += layout.inner;
+    return both;
+  };
+  int64_t at = begin;
+  for (; at + 2 * V::kWidth <= end; at += 2 * V::kWidth) {
+    const Q first = next(at);
+    const Q second = next(at + V::kWidth);
+    forward_pair<V>(x + at, y + at, first, second);
+  }
+  for (; at < end; ++at) {
+    using One = Lanes<A, 1>;
+    forward_one<One>(x + at, y + at,
+                     Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, at / layout.inner % layout.channels));
   }
 }
 
@@ -87,26 +120,24 @@ inline void prefetch(const T* from, int64_t count) {
   for (int64_t i = 0; i < count; i += kLine / int64_t(sizeof(T))) __builtin_prefetch(from + i);
 }
 
-// Goes down `rows` rows vector by vector, so that the grids are loaded once for all of them.
+// One value of every channel, row by row.
 template <bool kSymmetric, typename T, typename A>
-inline void forward_columns(const T* x, T* y, int64_t channels, int64_t rows, const Grids<A>& grids) {
+inline void forward_channels(const T* x, T* y, int64_t channels, int64_t rows, const Grids<A>& grids) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
-  const int64_t count = channels * rows;
-  int64_t c = 0;
-  for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) {
-    const auto first = Quantizer<kSymmetric, kDivides<T>, V>::of_next(grids, c);
-    const auto second = Quantizer<kSymmetric, kDivides<T>, V>::of_next(grids, c + V::kWidth);
-    for (int64_t at = c; at < count; at += channels) forward_pair<V>(x + at, y + at, first, second);
-  }
-  if (c + V::kWidth <= channels) {
-    const auto quantize = Quantizer<kSymmetric, kDivides<T>, V>::of_next(grids, c);
-    for (int64_t at = c; at < count; at += channels) forward_one<V>(x + at, y + at, quantize);
-    c += V::kWidth;
-  }
-  for (; c < channels; ++c) {
-    const auto quantize = Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c);
-    for (int64_t at = c; at < count; at += channels) forward_one<One>(x + at, y + at, quantize);
+  const auto shared = Quantizer<kSymmetric, kDivides<T>, V>::of_one(grids, 0);
+  for (int64_t row = 0; row < rows; ++row, x += channels, y += channels) {
+    int64_t c = 0;
+    for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) {
+      forward_pair<V>(x + c, y + c, shared.at(grids, c), shared.at(grids, c + V::kWidth));
+    }
+    if (c + V::kWidth <= channels) {
+      forward_one<V>(x + c, y + c, shared.at(grids, c));
+      c += V::kWidth;
+    }
+    for (; c < channels; ++c) {
+      forward_one<One>(x + c, y + c, Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c));
+    }
   }
 }
 
@@ -145,6 +176,9 @@ template <typename T, typename A, bool kSymmetric>
 void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
   if (layout.inner > 1 || layout.channels == 1) {
     return torch::stable::parallel_for(0, layout.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      if (layout.inner >= Vector<A>::kWidth && layout.inner <= kShortRow) {
+        return forward_short_rows<kSymmetric>(x, y, begin, end, layout, grids);
+      }
       each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
         forward_row<kSymmetric>(x + at, y + at, count, grids, channel);
       });
@@ -152,12 +186,8 @@ void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
   }
   const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
   torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row += kTogether<T>) {
-      const int64_t at = row * layout.channels, group = kTogether<T> * layout.channels;
-      prefetch(x + at + group, group);
-      prefetch(y + at + group, group);
-      forward_columns<kSymmetric>(x + at, y + at, layout.channels, std::min(kTogether<T>, end - row), grids);
-    }
+    const int64_t at = begin * layout.channels;
+    forward_channels<kSymmetric>(x + at, y + at, layout.channels, end - begin, grids);
   });
 }
 

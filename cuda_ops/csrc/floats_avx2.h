@@ -47,6 +47,7 @@ struct Floats {
   static Floats minus_product(Floats a, Floats b, Floats c) { return {_mm256_fnmadd_ps(b.v, c.v, a.v)}; }
   static Floats plus_product(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(b.v, c.v, a.v)}; }
   static Floats plus_where(Floats a, Mask mask, Floats b) { return a + keep(mask, b); }
+  static Floats choose(Mask mask, Floats a, Floats b) { return {_mm256_blendv_ps(b.v, a.v, mask)}; }
   static Floats keep(Mask mask, Floats a) { return {_mm256_and_ps(mask, a.v)}; }
   static Floats drop(Mask mask, Floats a) { return {_mm256_andnot_ps(mask, a.v)}; }
   static Mask either(Mask a, Mask b) { return _mm256_or_ps(a, b); }

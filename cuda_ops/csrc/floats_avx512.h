@@ -58,6 +58,7 @@ struct Floats {
   static Floats minus_product(Floats a, Floats b, Floats c) { return {_mm512_fnmadd_ps(b.v, c.v, a.v)}; }
   static Floats plus_product(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(b.v, c.v, a.v)}; }
   static Floats plus_where(Floats a, Mask mask, Floats b) { return {_mm512_mask_add_ps(a.v, mask, a.v, b.v)}; }
+  static Floats choose(Mask mask, Floats a, Floats b) { return {_mm512_mask_mov_ps(b.v, mask, a.v)}; }
   static Floats keep(Mask mask, Floats a) { return {_mm512_maskz_mov_ps(mask, a.v)}; }
   static Floats drop(Mask mask, Floats a) { return {_mm512_maskz_mov_ps(Mask(~mask), a.v)}; }
   static Mask either(Mask a, Mask b) { return Mask(a | b); }

@@ -52,6 +52,11 @@ struct Lanes {
   static Lanes minus_product(const Lanes& a, const Lanes& b, const Lanes& c) { return a - b * c; }
   static Lanes plus_product(const Lanes& a, const Lanes& b, const Lanes& c) { return a + b * c; }
   static Lanes plus_where(const Lanes& a, const Mask& mask, const Lanes& b) { return a + keep(mask, b); }
+  static Lanes choose(const Mask& mask, const Lanes& a, const Lanes& b) {
+    Lanes r;
+    for (int i = 0; i < Width; ++i) r.v[i] = mask.v[i] != A(0) ? a.v[i] : b.v[i];
+    return r;
+  }
   static Lanes keep(const Mask& mask, const Lanes& a) {
     return each(mask, a, [](A m, A x) { return m != A(0) ? x : A(0); });
   }

@@ -40,10 +40,18 @@ struct Quantizer {
             V::set(grids.quant_max[c])};
   }
 
+  // That of the channels from `c` on, by one that has the bounds which all symmetric grids share.
   template <typename A>
-  static Quantizer of_next(const Grids<A>& grids, int64_t c) {
+  Quantizer at(const Grids<A>& grids, int64_t c) const {
     return {V::load((kDivide ? grids.step : grids.reciprocal) + c), V::load(grids.step + c),
-            V::load(grids.quant_min + c), V::load(grids.quant_max + c)};
+            kSymmetric ? quant_min : V::load(grids.quant_min + c), kSymmetric ? quant_max : V::load(grids.quant_max + c)};
+  }
+
+  // That of the lanes of `mask` by `second`, of the others by `first`.
+  static Quantizer of_two(typename V::Mask mask, const Quantizer& first, const Quantizer& second) {
+    return {V::choose(mask, second.divisor, first.divisor), V::choose(mask, second.step, first.step),
+            kSymmetric ? first.quant_min : V::choose(mask, second.quant_min, first.quant_min),
+            kSymmetric ? first.quant_max : V::choose(mask, second.quant_max, first.quant_max)};
   }
 
   V operator()(V x) const {
