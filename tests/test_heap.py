@@ -58,7 +58,8 @@ def test_what_a_step_frees_stays_in_the_process() -> None:
     answer, count = given_back("keep")
     assert answer == "True"
     assert count < 32 << 20
-    assert given_back("plain")[1] > 128 << 20
+    # Whether the library gives memory back by itself depends on what lies behind it; mapped blocks it always does.
+    assert given_back("plain", MALLOC_MMAP_THRESHOLD_="1000000")[1] > 128 << 20
 
 
 @pytest.mark.skipif(not GLIBC, reason="another C library")
