@@ -1,13 +1,13 @@
 """What quantization-aware training costs: a whole INT8 training step over the plain float step, on the CPU.
 
-    python benchmarks/step.py [--steps 15] [--only resnet18] [--threads 2]
+    python benchmarks/step.py [--steps 15] [--only resnet18] [--threads 2] [--processes 5]
 
 Every quantizer of the default configuration with trainable ranges, SGD with momentum. The two steps alternate in one
 process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. A third step alternates
 with them, whose quantizers only copy and hand gradients on: the least that quantizers cost which are operations of
 their own, and not one with the batch norms before them. All keep the memory that a step frees, as `NNCFCallback` lets
 them. Where a process has its memory changes the time of its convolutions by a tenth, so that every case is timed in
-five processes, and the median of the five ratios counts. Memory is the most that a process held of its own, measured in
+several processes, and the median of their ratios counts. Memory is the most that a process held of its own, measured in
 three further processes for each kind, the median; the plain ones leave freed memory to the C library, as without the
 callback. Writes ``benchmarks/results/step_<threads>.json``, where a case replaces its earlier result.
 """
@@ -45,7 +45,6 @@ CASES: dict[str, tuple[str, int, int, float]] = {
     "mobilenet_v2 96x96 batch 8": ("mobilenet_v2", 96, 8, 1.20),
 }
 MEMORY_BAR = 1.3
-PROCESSES = 5
 
 
 def networks(case: str) -> tuple[nn.Module, nn.Module, Tensor, Tensor]:
@@ -141,10 +140,10 @@ def output_of(*arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
 
 
-def measure(case: str, steps: int, threads: int) -> dict[str, Any]:
+def measure(case: str, steps: int, threads: int, processes: int) -> dict[str, Any]:
     """Time the steps in several processes."""
     arguments = ("--time", case, "--steps", str(steps), "--threads", str(threads))
-    runs = [json.loads(output_of(*arguments)) for _ in range(PROCESSES)]
+    runs = [json.loads(output_of(*arguments)) for _ in range(processes)]
     medians = {key: round(statistics.median(run[key] for run in runs), 3) for key in runs[0]}
     return medians | {"ratios": sorted(run["ratio"] for run in runs), "bar": CASES[case][3]}
 
@@ -190,6 +189,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--processes", type=int, default=5, help="in which a case is timed")
     parser.add_argument("--dry", action="store_true", help="write no file")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--time", help=argparse.SUPPRESS)
@@ -207,7 +207,7 @@ def main() -> None:
     results |= {"threads": options.threads, "operators": ops.describe("cpu")}
     for case in CASES:
         if options.only in case:
-            results[case] = measure(case, options.steps, options.threads) | memory(case)
+            results[case] = measure(case, options.steps, options.threads, options.processes) | memory(case)
             sys.stderr.write(f"{case}: {json.dumps(results[case])}\n")
     if not options.dry:
         write_results(name, results)
