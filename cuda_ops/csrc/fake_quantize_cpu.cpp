@@ -11,7 +11,7 @@
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 4096;     // elements of a piece of a row
+constexpr int64_t kPiece = 4096;    // elements of a piece of a row
 constexpr int64_t kShortRow = 128;  // elements of rows that are taken together
 
 template <typename V, typename T, typename Q>

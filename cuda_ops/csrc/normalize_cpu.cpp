@@ -126,12 +126,33 @@ struct Running {
   V grad, distance;
 };
 
+// What has no sums.
+struct Nothing {};
+
+// Adds up vectors lane by lane.
+template <typename V>
+inline V joined(const V& a, const V& b) {
+  return a + b;
+}
+
+template <typename V>
+inline Parts<V> joined(const Parts<V>& a, const Parts<V>& b) {
+  return {a.inside + b.inside, a.above + b.above, a.below + b.below};
+}
+
+template <typename V>
+inline Running<V> joined(const Running<V>& a, const Running<V>& b) {
+  return {joined(a.of_range, b.of_range), a.grad + b.grad, a.distance + b.distance};
+}
+
+inline Nothing joined(const Nothing&, const Nothing&) { return {}; }
+
 // The sums that the range learns from, lane by lane until there are as many as the type of the computation bears.
 template <typename A>
 class RangeSums {
  public:
-  void add(const Parts<Vector<A>>& parts) { add(lanes_, parts); }
-  void add(const Parts<Lanes<A, 1>>& parts) { add(single_, parts); }
+  void add(const Parts<Vector<A>>& parts) { lanes_ = joined(lanes_, parts); }
+  void add(const Parts<Lanes<A, 1>>& parts) { single_ = joined(single_, parts); }
 
   // Adds what the lanes hold to the total.
   void flush() {
@@ -142,13 +163,6 @@ class RangeSums {
   const Sums<double>& total() const { return total_; }
 
  private:
-  template <typename V>
-  static void add(Parts<V>& sums, const Parts<V>& more) {
-    sums.inside = sums.inside + more.inside;
-    sums.above = sums.above + more.above;
-    sums.below = sums.below + more.below;
-  }
-
   template <typename V>
   void take(Parts<V>& parts) {
     total_.inside += double(parts.inside.sum());
@@ -166,25 +180,6 @@ class RangeSums {
   Parts<Lanes<A, 1>> single_ = nothing<Lanes<A, 1>>();
   Sums<double> total_;
 };
-
-// What has no sums.
-struct Nothing {};
-
-// Adds up vectors lane by lane.
-template <typename V>
-inline V joined(const V& a, const V& b) {
-  return a + b;
-}
-
-template <typename V>
-inline Running<V> joined(const Running<V>& a, const Running<V>& b) {
-  return {{a.of_range.inside + b.of_range.inside, a.of_range.above + b.of_range.above,
-           a.of_range.below + b.of_range.below},
-          a.grad + b.grad,
-          a.distance + b.distance};
-}
-
-inline Nothing joined(const Nothing&, const Nothing&) { return {}; }
 
 // Calls `body(tag, at, sums)` for all elements of a channel, in vectors and then in single lanes; `add(sums)` after
 // every piece. The tag is a vector of the width to take; `fresh` makes the sums of one.

@@ -14,10 +14,10 @@ from lightning_nncf.graph.modes import LocalMode
 from lightning_nncf.graph.recompute import Resume, Watch
 from lightning_nncf.graph.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, plain_value
 
-__all__ = ["begin_alone", "close_call", "end_alone", "open_call"]
+__all__ = ["close_alone", "close_call", "open_alone", "open_call"]
 
 
-def begin_alone(scope: Scope) -> bool:
+def open_alone(scope: Scope) -> bool:
     """Begin a call without a frame, if it needs none now.
 
     Args:
@@ -41,7 +41,7 @@ def begin_alone(scope: Scope) -> bool:
     return True
 
 
-def end_alone(scope: Scope) -> None:
+def close_alone(scope: Scope) -> None:
     """End a call that has no frame."""
     if scope.weights:
         scope.module.__dict__.pop(scope.weights[0][1], None)

@@ -14,7 +14,10 @@ from lightning_nncf.errors import HookError
 from lightning_nncf.graph.addresses import child_call_path
 from lightning_nncf.graph.slots import Slot
 
-__all__ = ["Frame", "Scope", "is_latest"]
+__all__ = ["SCOPE", "Frame", "Scope", "is_latest"]
+
+SCOPE = "lnncf_scope"
+"""Attribute of a hooked module that holds its `Scope`."""
 
 _push_mode: Any = torch._C._push_on_torch_function_stack
 _pop_mode: Any = torch._C._pop_torch_function_stack
@@ -116,7 +119,9 @@ class Scope:
         # Values that batch norms made for the outputs of coming calls, by the ids of these values.
         self.given: dict[int, torch.Tensor] = {}
         # Layers of PyTorch that call no other module, nor checkpoint anything.
-        self.leaf = type(module).__module__.startswith("torch.nn.modules.") and not module._modules
+        self.leaf = type(module).__module__.startswith("torch.nn.modules.") and all(
+            isinstance(child, Slot) for child in module._modules.values()
+        )
         self.convolves = type(module).forward in _CONVOLUTIONS
         self.free = False
         self.warned: list[str] = []

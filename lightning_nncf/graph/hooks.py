@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from lightning_nncf.errors import HookError, near
+from lightning_nncf.graph.call_hooks import Enter, Leave
 from lightning_nncf.graph.calls import close_call
-from lightning_nncf.graph.frames import Scope
-from lightning_nncf.graph.owners import SCOPE, STAND_IN, adopt, adopt_norm, release
+from lightning_nncf.graph.frames import SCOPE, Scope
+from lightning_nncf.graph.owners import STAND_IN, adopt, adopt_norm, release
 from lightning_nncf.graph.recompute import check_recomputation
-from lightning_nncf.graph.runtime import Enter, Leave
 from lightning_nncf.graph.sites import HookSite, sites
 from lightning_nncf.graph.slots import Slot
 from lightning_nncf.graph.stand_ins import StandIn

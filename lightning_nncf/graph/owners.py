@@ -15,14 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.graph.calls import close_call, open_call
-from lightning_nncf.graph.frames import Scope
+from lightning_nncf.graph.frames import SCOPE, Scope
 from lightning_nncf.graph.modes import LocalMode
 from lightning_nncf.graph.stand_ins import StandIn
 
-__all__ = ["SCOPE", "STAND_IN", "adopt", "adopt_norm", "release"]
-
-SCOPE = "lnncf_scope"
-"""Attribute of a hooked module that holds its `Scope`."""
+__all__ = ["STAND_IN", "adopt", "adopt_norm", "release"]
 
 STAND_IN = "lnncf_stand_in"
 """Attribute of a batch norm that holds its `StandIn`."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_nncf.graph.frames import Scope
+from lightning_nncf.graph.frames import SCOPE, Scope
 from lightning_nncf.graph.slots import Slot
 
 __all__ = ["NOTHING", "StandIn", "is_alone", "rectified"]
@@ -57,7 +57,7 @@ class StandIn:
         """
         scope, module = self.scope, self.scope.module
         itself = module is norm
-        hooks = 1 if "lnncf_scope" in norm.__dict__ else 0
+        hooks = 1 if SCOPE in norm.__dict__ else 0
         if len(norm._forward_hooks) > hooks or len(norm._forward_pre_hooks) > hooks or not is_alone(norm):
             return None
         if itself:

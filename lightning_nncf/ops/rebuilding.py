@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lightning_nncf.ops import dispatch
 
-__all__ = ["is_large", "rebuild_in_backward", "rebuild_input"]
+__all__ = ["rebuild_in_backward", "rebuild_input"]
 
 _KEPT = {"ConvolutionBackward0": "_raw_saved_input"}
 """What nodes of autograd call the first of their inputs, which they keep."""
@@ -28,17 +28,7 @@ _LEAST_BYTES = 1 << 20
 """Smaller tensors are many, hold little, and would cost more calls than memory."""
 
 
-def is_large(x: Any = None) -> bool:
-    """Return whether `rebuild_in_backward` may do something for the result of an operation on a tensor.
-
-    Args:
-        x: The tensor, if it is known.
-    """
-    # a compiler may not know the size of its tensors
-    return not isinstance(x, Tensor) or torch.compiler.is_compiling() or x.nbytes >= _LEAST_BYTES
-
-
-def rebuild_in_backward(result: Any) -> None:
+def rebuild_in_backward(result: Any, x: Any = None) -> None:
     """Let the operation that made a result compute its input again in backward if that was fake-quantized.
 
     Does nothing for other inputs and operations, for small tensors, without autograd, or where somebody else decides
@@ -47,6 +37,7 @@ def rebuild_in_backward(result: Any) -> None:
 
     Args:
         result: What the operation returned.
+        x: Its first input, if that is known: a small one is seen from its size.
 
     >>> from lightning_nncf.ops import fake_quantize_symmetric
     >>> weight = torch.ones(8, 8, 1, 1, requires_grad=True)
@@ -57,6 +48,8 @@ def rebuild_in_backward(result: Any) -> None:
     True
     """
     if torch.compiler.is_compiling() or not isinstance(result, Tensor) or not result.is_cpu:
+        return
+    if isinstance(x, Tensor) and x.nbytes < _LEAST_BYTES:
         return
     node: Any = result.grad_fn
     if type(node).__name__ in _KEPT:

@@ -430,6 +430,32 @@ def test_tied_weight_is_compressed_per_consumer() -> None:
     assert net.out.weight is net.embed.weight
 
 
+def test_what_hid_a_weight_before_a_call_hides_it_after_the_call() -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False))
+    graph = trace(net, lambda: net(torch.ones(1, 2)))
+    put(net, graph, "weight", "0/linear:0", 1, Affine(1.3))
+    weight, hiding = net[0].weight.detach().clone(), torch.zeros(2, 2)
+    net[0].__dict__["weight"] = hiding
+    torch.testing.assert_close(net(torch.eye(2)), (weight * 1.3 + 0.05).T)
+    assert net[0].__dict__["weight"] is hiding
+
+
+def test_a_layer_that_was_interrupted_goes_on_and_can_be_stripped(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False))
+    graph = trace(net, lambda: net(torch.ones(1, 2)))
+    put(net, graph, "weight", "0/linear:0", 1, Affine(1.3))
+    weight = net[0]._parameters["weight"]
+    assert weight is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(F, "linear", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            net(torch.eye(2))
+    torch.testing.assert_close(net(torch.eye(2)), (weight * 1.3 + 0.05).T)
+    assert net[0].weight is weight
+    strip(net)
+    assert net[0].weight is weight
+
+
 class Loop(nn.Module):
     """Calls a module, and a function, as often as it is told."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_nncf
-from lightning_nncf.graph import runtime
+from lightning_nncf.graph import call_hooks
 from lightning_nncf.ops import data_ranges, fake_quantize_asymmetric, fake_quantize_symmetric
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
 
@@ -100,10 +100,10 @@ def test_a_network_takes_this_way_and_gets_the_same_gradients(
     other, images = copy.deepcopy(network), torch.rand(4, 3, 16, 16)
     learned = []
     follow = data_ranges.learn_through_weight
-    monkeypatch.setattr(runtime, "learn_through_weight", lambda *args: learned.append(1) or follow(*args))
+    monkeypatch.setattr(call_hooks, "learn_through_weight", lambda *args: learned.append(1) or follow(*args))
     network(images).square().mean().backward()
     assert learned == [1]
-    monkeypatch.setattr(runtime, "is_quantized_data", lambda x: False)
+    monkeypatch.setattr(call_hooks, "is_quantized_data", lambda x: False)
     other(images).square().mean().backward()
     assert learned == [1]
     for (name, mine), theirs in zip(network.named_parameters(), other.parameters(), strict=True):
@@ -123,7 +123,7 @@ def test_a_layer_that_does_more_than_to_convolve_learns_as_before(
     other = copy.deepcopy(network)
     for _ in range(2):
         network(images).square().mean().backward()
-    monkeypatch.setattr(runtime, "is_quantized_data", lambda x: False)
+    monkeypatch.setattr(call_hooks, "is_quantized_data", lambda x: False)
     for _ in range(2):
         other(images).square().mean().backward()
     for (name, mine), theirs in zip(network.named_parameters(), other.parameters(), strict=True):

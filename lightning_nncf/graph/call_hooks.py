@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from lightning_nncf.errors import HookError
-from lightning_nncf.graph.calls import begin_alone, close_call, end_alone, open_call
+from lightning_nncf.graph.calls import close_alone, close_call, open_alone, open_call
 from lightning_nncf.graph.frames import Scope
 from lightning_nncf.graph.slots import Change
 from lightning_nncf.graph.stand_ins import NOTHING, is_alone, rectified
 from lightning_nncf.graph.values import replace_tensors
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
-from lightning_nncf.ops.rebuilding import is_large, rebuild_in_backward
+from lightning_nncf.ops.rebuilding import rebuild_in_backward
 
 __all__ = ["Enter", "Leave"]
 
@@ -29,7 +29,7 @@ class Enter:
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Open a frame and replace inputs."""
+        """Begin the call and replace inputs."""
         scope = self.scope
         if module is not scope.module:
             raise HookError(
@@ -40,7 +40,7 @@ class Enter:
             scope.result = scope.given.pop(id(args[0]))
             scope.pass_by()
             return (NOTHING,), kwargs
-        path = scope.path if begin_alone(scope) else open_call(scope).path
+        path = scope.path if open_alone(scope) else open_call(scope).path
         if scope.rectifies and len(args) == 1 and not scope.inputs:
             scope.result = rectified(scope, path, args[0])
             if scope.result is not None:
@@ -65,7 +65,7 @@ class Leave:
         self.scope = scope
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
-        """Replace outputs and close the frame."""
+        """Replace outputs and end the call."""
         scope = self.scope
         if not (scope.frames or scope.thread):
             known, scope.result = scope.result, None
@@ -82,14 +82,14 @@ class Leave:
             if scope.frames:
                 frame = close_call(scope)
             else:
-                end_alone(scope)
+                close_alone(scope)
         try:
             if result is None:
                 return None
             if known is not None:
                 return known
-            if scope.weights and is_large(*args[:1]):
-                rebuild_in_backward(result)
+            if scope.weights:
+                rebuild_in_backward(result, args[0] if args else None)
             slots = scope.outputs.get(scope.path if frame is None else frame.path) if scope.outputs else None
             if slots:
                 if not isinstance(result, torch.Tensor):
