@@ -41,7 +41,8 @@ class Enter:
             scope.pass_by()
             return (NOTHING,), kwargs
         path = scope.path if open_alone(scope) else open_call(scope).path
-        if scope.rectifies and len(args) == 1 and not scope.inputs:
+        eager = bool(scope.thread)  # has begun a call outside of a compiler
+        if eager and scope.rectifies and len(args) == 1 and not scope.inputs:
             scope.result = rectified(scope, path, args[0])
             if scope.result is not None:
                 return (NOTHING,), kwargs
@@ -50,7 +51,7 @@ class Enter:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
             value = slots[0](args[0])
-            if scope.convolves and is_alone(module) and is_quantized_data(value):
+            if eager and scope.convolves and is_alone(module) and is_quantized_data(value):
                 scope.data = value
                 value = value.detach()
             return (value,), kwargs
@@ -70,7 +71,8 @@ class Leave:
         if not (scope.frames or scope.thread):
             known, scope.result = scope.result, None
             return known
-        if not torch.compiler.is_compiling() and scope.thread.get("id") != threading.get_ident():
+        eager = bool(scope.thread)
+        if eager and scope.thread["id"] != threading.get_ident():
             return None
         plain, data, known = result, scope.data, scope.result
         frame = None
@@ -88,7 +90,7 @@ class Leave:
                 return None
             if known is not None:
                 return known
-            if scope.weights:
+            if eager and scope.weights:
                 rebuild_in_backward(result, args[0] if args else None)
             slots = scope.outputs.get(scope.path if frame is None else frame.path) if scope.outputs else None
             if slots:

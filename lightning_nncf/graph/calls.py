@@ -34,7 +34,9 @@ def open_alone(scope: Scope) -> bool:
     # A call around this one may have hidden the weight already; an interruption may have left it hidden.
     if weights and weights[0][1] in hidden and not scope.thread:
         return False
-    scope.claim()
+    thread = threading.get_ident()
+    if scope.thread.setdefault("id", thread) != thread:
+        scope.refuse()
     if weights:
         _, name, slot = weights[0]
         hidden[name] = slot(scope.module._parameters[name])  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -160,10 +160,14 @@ class Scope:
         """Refuse a call beside another one in another thread."""
         thread = threading.get_ident()
         if self.thread.setdefault("id", thread) != thread:
-            raise HookError(
-                f"module {self.name} runs in two threads at once; its compressed "
-                "weights belong to one call at a time: use one copy of the network per thread"
-            )
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Refuse a call beside another one in another thread, which has been found."""
+        raise HookError(
+            f"module {self.name} runs in two threads at once; its compressed "
+            "weights belong to one call at a time: use one copy of the network per thread"
+        )
 
     def pass_by(self) -> None:
         """Count a call whose work was done before it."""

@@ -36,15 +36,17 @@ class Slot(nn.Module):
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules, past what a call costs while nobody listens to it."""
-        if is_heard(self):
+        if is_heard(self, *self.chain):
             listened: torch.Tensor = super().__call__(tensor)
             return listened
-        return self.forward(tensor)
+        for module in self.chain:
+            tensor = module.forward(tensor)
+        return tensor
 
     def forward(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules."""
         for module in self.chain:
-            tensor = module(tensor) if is_heard(module) else module.forward(tensor)
+            tensor = module(tensor)
         return tensor
 
     def rectified(self, tensor: torch.Tensor, top: float) -> torch.Tensor | None:
@@ -79,17 +81,18 @@ class Slot(nn.Module):
             return None
         (module,) = self.chain
         stand_in = getattr(type(module), method, None)
-        if stand_in is None or is_heard(module) or is_heard(self):
+        if stand_in is None or is_heard(self, module):
             return None
         result: torch.Tensor | None = stand_in(module, *arguments)
         return result
 
 
-def is_heard(module: nn.Module) -> bool:
-    """Return whether somebody listens to the calls of a module."""
-    return bool(
-        module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+def is_heard(*modules: nn.Module) -> bool:
+    """Return whether somebody listens to the calls of one of these modules."""
+    for module in modules:
+        if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
+            return True
+    return False
 
 
 class Change:

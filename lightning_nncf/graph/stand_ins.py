@@ -18,7 +18,10 @@ NOTHING = torch.empty(0)
 
 
 def rectified(scope: Scope, path: str, x: Any) -> torch.Tensor | None:
-    """Return the output of a ReLU and of the module there, where one operator gives it and nobody listens."""
+    """Return the output of a ReLU and of the module there, where one operator gives it and nobody listens.
+
+    Outside of a compiler, that is.
+    """
     module = scope.module
     slots = scope.outputs.get(path)
     if not slots or not isinstance(x, torch.Tensor) or len(module._forward_hooks) > 1 or not is_alone(module):
@@ -84,7 +87,8 @@ class StandIn:
 
 
 def is_alone(module: nn.Module) -> bool:
-    """Return whether a module of ours gets its input as our hook returns it, and nobody waits for its gradients."""
-    if torch.compiler.is_compiling() or len(module._forward_pre_hooks) > 1:
-        return False
-    return not module._backward_hooks and not module._backward_pre_hooks
+    """Return whether a module of ours gets its input as our hook returns it, and nobody waits for its gradients.
+
+    Outside of a compiler, that is.
+    """
+    return len(module._forward_pre_hooks) <= 1 and not module._backward_hooks and not module._backward_pre_hooks

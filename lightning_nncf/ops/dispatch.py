@@ -20,11 +20,11 @@ __all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric", "is_plain", "o
 
 _ops = getattr(torch.ops, library.NAMESPACE)
 _symmetric_op = _ops.fake_quantize_symmetric.default
-_symmetric_backward_op = _ops.fake_quantize_symmetric_backward.default
-_symmetric_backward_in_place_op = _ops.fake_quantize_symmetric_backward_.default
+_symmetric_backward_op = _ops.fake_quantize_symmetric_backward.default._op
+_symmetric_backward_in_place_op = _ops.fake_quantize_symmetric_backward_.default._op
 _asymmetric_op = _ops.fake_quantize_asymmetric.default
-_asymmetric_backward_op = _ops.fake_quantize_asymmetric_backward.default
-_asymmetric_backward_in_place_op = _ops.fake_quantize_asymmetric_backward_.default
+_asymmetric_backward_op = _ops.fake_quantize_asymmetric_backward.default._op
+_asymmetric_backward_in_place_op = _ops.fake_quantize_asymmetric_backward_.default._op
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
@@ -44,12 +44,15 @@ def fake_quantize_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max:
     >>> fake_quantize_symmetric(torch.tensor([-9.0, 0.6, 9.0]), torch.tensor([7.0]), -8, 7, -1)
     tensor([-8.,  1.,  7.])
     """
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    compiling = torch.compiler.is_compiling()
+    if compiling and not torch.compiler.is_exporting():
         compiled: Tensor = _SymmetricFormula.apply(x, scale, quant_min, quant_max, axis)
         return compiled
-    native.prepare(x.device.type)
+    if x.device.type not in native.prepared:
+        native.prepare(x.device.type)
     try:
-        result: Tensor = (_SymmetricKernel.apply if is_plain() else _symmetric_op)(x, scale, quant_min, quant_max, axis)
+        apply = _symmetric_op if compiling or not is_plain() else _SymmetricKernel.apply
+        result: Tensor = apply(x, scale, quant_min, quant_max, axis)
     except RuntimeError:
         reference.check_parameters(x, (scale,), axis)
         raise
@@ -72,14 +75,15 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
     >>> fake_quantize_asymmetric(torch.tensor([-9.0, 0.6, 9.0]), torch.tensor([-1.0]), torch.tensor([3.0]), 4, -1)
     tensor([-1.,  1.,  2.])
     """
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    compiling = torch.compiler.is_compiling()
+    if compiling and not torch.compiler.is_exporting():
         compiled: Tensor = _AsymmetricFormula.apply(x, input_low, input_range, levels, axis)
         return compiled
-    native.prepare(x.device.type)
+    if x.device.type not in native.prepared:
+        native.prepare(x.device.type)
     try:
-        result: Tensor = (_AsymmetricKernel.apply if is_plain() else _asymmetric_op)(
-            x, input_low, input_range, levels, axis
-        )
+        apply = _asymmetric_op if compiling or not is_plain() else _AsymmetricKernel.apply
+        result: Tensor = apply(x, input_low, input_range, levels, axis)
     except RuntimeError:
         reference.check_parameters(x, (input_low, input_range), axis)
         raise
@@ -115,12 +119,12 @@ def _function_of(node: Any) -> Any:
 
 
 def is_plain() -> bool:
-    """Return whether nothing but autograd looks at the call: then a function of ours is a third cheaper per call."""
+    """Return whether nothing but autograd looks at the call: then a function of ours is a third cheaper per call.
+
+    Outside of a compiler, that is.
+    """
     return not (
-        torch.compiler.is_exporting()
-        or torch._C._is_tracing()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
+        torch._C._is_tracing() or torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack()
     )
 
 
@@ -134,7 +138,7 @@ class _SymmetricKernel(torch.autograd.Function):
         ctx.settings = (quant_min, quant_max, axis)
         ctx.nbytes = x.nbytes
         with _below_autograd():
-            result: Tensor = _symmetric_op(x, scale, quant_min, quant_max, axis)
+            result: Tensor = _symmetric_op._op(x, scale, quant_min, quant_max, axis)
         return result
 
     @staticmethod
@@ -157,7 +161,7 @@ class _AsymmetricKernel(torch.autograd.Function):
         ctx.settings = (levels, axis)
         ctx.nbytes = x.nbytes
         with _below_autograd():
-            result: Tensor = _asymmetric_op(x, input_low, input_range, levels, axis)
+            result: Tensor = _asymmetric_op._op(x, input_low, input_range, levels, axis)
         return result
 
     @staticmethod

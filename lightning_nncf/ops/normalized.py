@@ -83,7 +83,8 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     >>> norm.running_var
     tensor([0.9667])
     """
-    native.prepare(x.device.type)
+    if x.device.type not in native.prepared:
+        native.prepare(x.device.type)
     buffers = norm._buffers  # attributes of modules are looked up slowly
     buffers["num_batches_tracked"].add_(1)
     statistics = buffers["running_mean"], buffers["running_var"], norm.momentum, norm.eps
@@ -190,9 +191,9 @@ define(
 )
 
 _ops = getattr(torch.ops, NAMESPACE)
-_op = _ops.fake_quantize_normalized.default
-_backward_op = _ops.fake_quantize_normalized_backward.default
-_backward_in_place_op = _ops.fake_quantize_normalized_backward_.default
+_op = _ops.fake_quantize_normalized.default._op
+_backward_op = _ops.fake_quantize_normalized_backward.default._op
+_backward_in_place_op = _ops.fake_quantize_normalized_backward_.default._op
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 __all__ = ["belongs_to_backward"]
 
+_tensor_holders: Any = Tensor._use_count  # type: ignore[attr-defined]
 _storage_address: Any = torch._C._storage_address  # type: ignore[attr-defined]
 _storage_holders: Any = torch._C._storage_Use_Count
 
@@ -38,21 +39,14 @@ def belongs_to_backward(grad: Tensor) -> bool:
         and type(grad) is Tensor
         and not torch.is_grad_enabled()
         and not torch._C._len_torch_dispatch_stack()
-        and _holders(grad) == _sole_owner()
+        # The memory is asked for without a Python object for it: that would hold it from then on.
+        and (sys.getrefcount(grad), _tensor_holders(grad), _storage_holders(_storage_address(grad))) == _sole_owner()
     )
 
 
-def _holders(grad: Any) -> tuple[int, int, int]:
-    """Count who holds the Python object, the tensor and the memory.
-
-    The memory is asked for without a Python object for it: that would hold it from then on.
-    """
-    return sys.getrefcount(grad), grad._use_count(), _storage_holders(_storage_address(grad))
-
-
 def _seen_by_backward(grad: Tensor) -> tuple[int, int, int]:
-    """Stand in for `belongs_to_backward`, which holds the gradient once more while it looks."""
-    return _holders(grad)
+    """Count who holds the Python object, the tensor and the memory, in the place of `belongs_to_backward`."""
+    return sys.getrefcount(grad), _tensor_holders(grad), _storage_holders(_storage_address(grad))
 
 
 @functools.cache

@@ -32,8 +32,8 @@ def rebuild_in_backward(result: Any, x: Any = None) -> None:
     """Let the operation that made a result compute its input again in backward if that was fake-quantized.
 
     Does nothing for other inputs and operations, for small tensors, without autograd, or where somebody else decides
-    what is kept (activation checkpointing, `torch.autograd.graph.saved_tensors_hooks`, ``torch.compile``). Nor on a
-    GPU, where time and memory of it were never measured.
+    what is kept (activation checkpointing, `torch.autograd.graph.saved_tensors_hooks`). Nor on a GPU, where time and
+    memory of it were never measured. Not to be called under a compiler.
 
     Args:
         result: What the operation returned.
@@ -47,7 +47,7 @@ def rebuild_in_backward(result: Any, x: Any = None) -> None:
     >>> torch.equal(y.grad_fn._saved_input, x)
     True
     """
-    if torch.compiler.is_compiling() or not isinstance(result, Tensor) or not result.is_cpu:
+    if not isinstance(result, Tensor) or not result.is_cpu:
         return
     if isinstance(x, Tensor) and x.nbytes < _LEAST_BYTES:
         return

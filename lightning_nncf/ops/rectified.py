@@ -24,8 +24,8 @@ __all__ = ["fake_quantize_rectified", "pays"]
 def pays(x: Tensor) -> bool:
     """Return whether `fake_quantize_rectified` is better than the activation function and a quantizer after it.
 
-    In eager training on a CPU, that is: a compiler fuses the two by itself, an exporter must see them both, and on a
-    GPU it was never measured.
+    In eager training on a CPU, that is, and not to be asked under a compiler or an exporter: one fuses the two by
+    itself, the other must see them both. On a GPU it was never measured.
 
     Args:
         x: The values.
@@ -50,7 +50,8 @@ def fake_quantize_rectified(x: Tensor, scale: Tensor, quant_max: int, top: float
     >>> fake_quantize_rectified(torch.tensor([-9.0, 0.6, 2.8, 9.0]), torch.tensor([7.0]), 7, 3.0)
     tensor([0., 1., 3., 3.])
     """
-    native.prepare(x.device.type)
+    if x.device.type not in native.prepared:
+        native.prepare(x.device.type)
     result: Tensor = _Kernel.apply(x, scale, quant_max, top)
     return result
 
@@ -90,9 +91,9 @@ define(
 )
 
 _ops = getattr(torch.ops, NAMESPACE)
-_op = _ops.fake_quantize_rectified.default
-_backward_op = _ops.fake_quantize_rectified_backward.default
-_backward_in_place_op = _ops.fake_quantize_rectified_backward_.default
+_op = _ops.fake_quantize_rectified.default._op
+_backward_op = _ops.fake_quantize_rectified_backward.default._op
+_backward_in_place_op = _ops.fake_quantize_rectified_backward_.default._op
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 
 

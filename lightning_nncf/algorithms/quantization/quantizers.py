@@ -132,7 +132,9 @@ class Quantizer(nn.Module, ABC):
 
     def _learned_width(self) -> Tensor:
         """Return the scale or the width in linear values, with the gradients that it is to learn by."""
-        return self._width if self._learns_plainly else self._learning(self._linear())
+        if self._learns_plainly:
+            return self._parameters[self.width]  # type: ignore[return-value]
+        return self._learning(self._linear())
 
     def _linear(self) -> Tensor:
         """Return the scale or the width, in linear values."""
