@@ -53,17 +53,18 @@ inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, con
                                const Grids<A>& grids) {
   using V = Vector<A>;
   using Q = Quantizer<kSymmetric, kDivides<T>, V>;
-  int64_t channel = begin / layout.inner % layout.channels;
-  int64_t stop = (begin / layout.inner + 1) * layout.inner;
+  const int64_t inner = layout.inner, channels = layout.channels;  // of our own: a store may be to anything
+  int64_t channel = begin / inner % channels;
+  int64_t stop = (begin / inner + 1) * inner;
   Q now = Q::of_one(grids, channel);
   const auto next = [&](int64_t at) {
     if (at + V::kWidth < stop) return now;
     const auto mask = V::last(int(at + V::kWidth - stop));
-    if (++channel == layout.channels) channel = 0;
-    const Q after = Q::of_one(grids, channel);
+    if (++channel == channels) channel = 0;
+    const Q after = now.other(grids, channel);
     const Q both = Q::of_two(mask, now, after);
     now = after;
-    stop += layout.inner;
+    stop += inner;
     return both;
   };
   int64_t at = begin;
@@ -75,7 +76,7 @@ inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, con
   for (; at < end; ++at) {
     using One = Lanes<A, 1>;
     forward_one<One>(x + at, y + at,
-                     Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, at / layout.inner % layout.channels));
+                     Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, at / inner % channels));
   }
 }
 
@@ -120,25 +121,39 @@ inline void prefetch(const T* from, int64_t count) {
   for (int64_t i = 0; i < count; i += kLine / int64_t(sizeof(T))) __builtin_prefetch(from + i);
 }
 
-// One value of every channel, row by row.
-template <bool kSymmetric, typename T, typename A>
-inline void forward_channels(const T* x, T* y, int64_t channels, int64_t rows, const Grids<A>& grids) {
+// One value of every channel, for a few rows, which read the grids together.
+template <bool kSymmetric, int kRows, typename T, typename A>
+inline void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>& grids) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
   const auto shared = Quantizer<kSymmetric, kDivides<T>, V>::of_one(grids, 0);
-  for (int64_t row = 0; row < rows; ++row, x += channels, y += channels) {
-    int64_t c = 0;
-    for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) {
-      forward_pair<V>(x + c, y + c, shared.at(grids, c), shared.at(grids, c + V::kWidth));
-    }
-    if (c + V::kWidth <= channels) {
-      forward_one<V>(x + c, y + c, shared.at(grids, c));
-      c += V::kWidth;
-    }
-    for (; c < channels; ++c) {
-      forward_one<One>(x + c, y + c, Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c));
+  int64_t c = 0;
+  for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) {
+    const auto first = shared.at(grids, c);
+    const auto second = shared.at(grids, c + V::kWidth);
+    for (int row = 0; row < kRows; ++row) {
+      forward_pair<V>(x + row * channels + c, y + row * channels + c, first, second);
     }
   }
+  if (c + V::kWidth <= channels) {
+    const auto quantize = shared.at(grids, c);
+    for (int row = 0; row < kRows; ++row) forward_one<V>(x + row * channels + c, y + row * channels + c, quantize);
+    c += V::kWidth;
+  }
+  for (; c < channels; ++c) {
+    const auto quantize = Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c);
+    for (int row = 0; row < kRows; ++row) forward_one<One>(x + row * channels + c, y + row * channels + c, quantize);
+  }
+}
+
+template <bool kSymmetric, typename T, typename A>
+inline void forward_all_channels(const T* x, T* y, int64_t channels, int64_t rows, const Grids<A>& grids) {
+  constexpr int kRows = 2;
+  int64_t row = 0;
+  for (; row + kRows <= rows; row += kRows) {
+    forward_channels<kSymmetric, kRows>(x + row * channels, y + row * channels, channels, grids);
+  }
+  for (; row < rows; ++row) forward_channels<kSymmetric, 1>(x + row * channels, y + row * channels, channels, grids);
 }
 
 // The same for the backward, the sums in arrays of one value for each channel.
@@ -187,7 +202,7 @@ void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
   const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
   torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
     const int64_t at = begin * layout.channels;
-    forward_channels<kSymmetric>(x + at, y + at, layout.channels, end - begin, grids);
+    forward_all_channels<kSymmetric>(x + at, y + at, layout.channels, end - begin, grids);
   });
 }
 

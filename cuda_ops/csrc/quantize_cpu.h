@@ -40,6 +40,13 @@ struct Quantizer {
             V::set(grids.quant_max[c])};
   }
 
+  // That of a channel, by one that has the bounds which all symmetric grids share.
+  template <typename A>
+  Quantizer other(const Grids<A>& grids, int64_t c) const {
+    return {V::set((kDivide ? grids.step : grids.reciprocal)[c]), V::set(grids.step[c]),
+            kSymmetric ? quant_min : V::set(grids.quant_min[c]), kSymmetric ? quant_max : V::set(grids.quant_max[c])};
+  }
+
   // That of the channels from `c` on, by one that has the bounds which all symmetric grids share.
   template <typename A>
   Quantizer at(const Grids<A>& grids, int64_t c) const {
@@ -57,7 +64,7 @@ struct Quantizer {
   V operator()(V x) const {
     const V ticks = V::min(quant_max, V::max(quant_min, kDivide ? x / divisor : x * divisor));
     // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
-    return (kSymmetric ? V::round(ticks) : V::round(ticks) + V::set(0)) * step;
+    return kSymmetric ? V::round(ticks) * step : V::plus_product(V::set(0), V::round(ticks), step);
   }
 };
 
