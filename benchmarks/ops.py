@@ -1,6 +1,7 @@
 """What the operators cost on the CPU, against the speed of memory and against the other ways to do the same.
 
     python benchmarks/ops.py [--threads 1] [--rounds 15] [--compile] [--large] [--only 512x512] [--types bfloat16]
+                             [--processes 5]
 
 For every operator, type, shape and layout: forward over a plain copy and backward over an addition of two tensors to a
 third, both into memory that is there already; forward and backward together through autograd, and how many times
@@ -10,14 +11,19 @@ time, which other work on the machine disturbs least: processor time with one th
 
 Every call is made twice, and caches are emptied between the two, so that all of them find their tensors in memory, as
 in a training step, and in the same state. Shapes that fit into the caches are measured there: each call is the mean of
-several in a row. Rows go into ``ops_<threads>.json`` and ``.md`` of the results, where they replace those of the same
-name, so that a table can be measured in parts.
+several in a row; how much of a forward its call alone is, with a result and the grids of all channels, is shown by one
+of a single value of each channel. Rows go into ``ops_<threads>.json`` and ``.md`` of the results, where they replace
+those of the same name, so that a table can be measured in parts. Where a process has its memory moves results by a
+tenth: with ``--processes`` every number is the median of several.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -102,7 +108,7 @@ class Clock:
 
 def kernel(name: str) -> Callable[..., Any]:
     """Return the kernel of an operator, as the backward and the forward of autograd call it."""
-    operator = getattr(torch.ops.lightning_nncf, name).default
+    operator = getattr(torch.ops.lightning_nncf, name).default._op
 
     def call(*arguments: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -135,6 +141,9 @@ def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, clock: Clock, compiles
         "asymmetric forward": lambda: asymmetric(x, low, width, 256, axis),
         "asymmetric backward": lambda: asymmetric_backward(grad, x, low, width, 256, axis),
     }
+    if clock.repeats > 1:
+        few = x[:1, :, :1, :1].contiguous()
+        calls["call"] = lambda: symmetric(few, scale, -128, 127, axis)
     leaf, scale_leaf = x.detach().requires_grad_(), scale.clone().requires_grad_()
     inputs = (leaf, scale_leaf)
     calls["both"] = both_ways(lambda a, b: ops.fake_quantize_symmetric(a, b, -128, 127, axis), inputs, grad)
@@ -173,6 +182,8 @@ def fake_quantize_row(x: Tensor, grad: Tensor, axis: int, clock: Clock, compiles
         "asymmetric backward / add": ms["asymmetric backward"] / ms["add"],
         "both ways ms": ms["both"],
     }
+    if "call" in ms:
+        row["call / copy"] = ms["call"] / ms["copy"]
     row |= {
         f"{other} x": ms[other] / ms["both"] for other in ("eager", "torch", "learnable", "compiled") if other in ms
     }
@@ -282,10 +293,44 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="also the compiled formula, which takes long to compile")
     parser.add_argument("--large", action="store_true", help="also NNCF's largest shape, which needs 8 GB")
     parser.add_argument("--dry", action="store_true", help="write no file")
+    parser.add_argument("--processes", type=int, default=1, help="whose medians count")
+    parser.add_argument("--print", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
     description = ops.describe("cpu")
+    if options.processes > 1:
+        runs = [_output_of(*sys.argv[1:], "--processes", "1", "--print") for _ in range(options.processes)]
+        rows, others = (medians([run[part] for run in runs]) for part in (0, 1))
+    else:
+        rows, others = measured(options)
+    if options.print:
+        sys.stdout.write(f"{json.dumps([rows, others])}\n")
+    elif not options.dry:
+        write(f"ops_{options.threads}", description, rows, others)
+
+
+def _output_of(*arguments: str) -> Any:
+    """Run this file in a process of its own."""
+    output = subprocess.run(
+        [sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def medians(runs: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return the median of every number in the rows of several runs."""
+    return [
+        {
+            key: value if isinstance(value, (str, int)) else round(statistics.median(row[key] for row in rows), 3)
+            for key, value in rows[0].items()
+        }
+        for rows in zip(*runs, strict=True)
+    ]
+
+
+def measured(options: argparse.Namespace) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Measure in this process."""
+    torch.manual_seed(0)
     rows: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
     for shape, axes in [*SHAPES, *([LARGE] if options.large else [])]:
@@ -305,8 +350,7 @@ def main() -> None:
                     for operator, values in other_rows(x, grad, clock).items():
                         others.append({"operator": operator, "shape": name} | values)
                         sys.stderr.write(f"{others[-1]}\n")
-    if not options.dry:
-        write(f"ops_{options.threads}", description, rows, others)
+    return rows, others
 
 
 def write(name: str, description: str, rows: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:

@@ -11,8 +11,9 @@
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 4096;    // elements of a piece of a row
-constexpr int64_t kShortRow = 128;  // elements of rows that are taken together
+constexpr int64_t kPiece = 4096;      // elements of a piece of a row
+constexpr int64_t kShortRow = 128;    // elements of rows that are taken together
+constexpr int64_t kCached = 1 << 20;  // bytes of a tensor that caches hold, as a rule
 
 template <typename V, typename T, typename Q>
 inline void forward_one(const T* x, T* y, const Q& quantize) {
@@ -146,12 +147,12 @@ inline void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>&
   }
 }
 
+// From the caches, two rows at a time read the grids half as often; from memory, that is read in order only by one.
 template <bool kSymmetric, typename T, typename A>
-inline void forward_all_channels(const T* x, T* y, int64_t channels, int64_t rows, const Grids<A>& grids) {
-  constexpr int kRows = 2;
+inline void forward_all_channels(const T* x, T* y, int64_t channels, int64_t rows, bool cached, const Grids<A>& grids) {
   int64_t row = 0;
-  for (; row + kRows <= rows; row += kRows) {
-    forward_channels<kSymmetric, kRows>(x + row * channels, y + row * channels, channels, grids);
+  for (; cached && row + 2 <= rows; row += 2) {
+    forward_channels<kSymmetric, 2>(x + row * channels, y + row * channels, channels, grids);
   }
   for (; row < rows; ++row) forward_channels<kSymmetric, 1>(x + row * channels, y + row * channels, channels, grids);
 }
@@ -200,9 +201,10 @@ void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
     });
   }
   const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
+  const bool cached = layout.numel() * int64_t(sizeof(T)) <= kCached;
   torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
     const int64_t at = begin * layout.channels;
-    forward_all_channels<kSymmetric>(x + at, y + at, layout.channels, end - begin, grids);
+    forward_all_channels<kSymmetric>(x + at, y + at, layout.channels, end - begin, cached, grids);
   });
 }
 
