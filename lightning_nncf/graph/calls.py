@@ -34,7 +34,7 @@ def open_alone(scope: Scope) -> bool:
     # A call around this one may have hidden the weight already; an interruption may have left it hidden.
     if weights and weights[0][1] in hidden and not scope.thread:
         return False
-    thread = threading.get_ident()
+    thread = threading.get_ident()  # as `Scope.claim` does, without a call in every layer
     if scope.thread.setdefault("id", thread) != thread:
         scope.refuse()
     if weights:

@@ -35,8 +35,7 @@ def binarize_weights(x: Tensor, *, per_filter: bool) -> Tensor:
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         compiled: Tensor = _WeightsFormula.apply(x, per_filter)
         return compiled
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
+    native.prepare(x.device.type)
     result: Tensor = torch.ops.lightning_nncf.binarize_weights(x, per_filter)
     return result
 
@@ -63,8 +62,7 @@ def binarize_activations(x: Tensor, scale: Tensor, threshold: Tensor, axis: int)
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         compiled: Tensor = _ActivationsFormula.apply(x, scale, threshold, axis)
         return compiled
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
+    native.prepare(x.device.type)
     try:
         result: Tensor = torch.ops.lightning_nncf.binarize_activations(x, scale, threshold, axis)
     except RuntimeError:

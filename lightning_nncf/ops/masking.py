@@ -42,8 +42,7 @@ def sample_and_mask(x: Tensor, logits: Tensor, seed: Tensor) -> Tensor:
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         compiled: Tensor = _Formula.apply(x, logits, seed)
         return compiled
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
+    native.prepare(x.device.type)
     try:
         result: Tensor = torch.ops.lightning_nncf.sample_and_mask(x, logits, seed)
     except RuntimeError:

@@ -13,7 +13,7 @@ prepared: dict[str, str] = {}
 def prepare(device: str) -> None:
     """Load the kernels of a kind of device, building them if need be; only the first call does anything.
 
-    Operators call it where `prepared` does not have the device: that is looked up in a third of the time.
+    Operators of every layer call it only where `prepared` does not have the device.
 
     Args:
         device: A device type such as ``"cpu"``. There are kernels for CPUs and CUDA devices.
