@@ -17,6 +17,7 @@ _VECTOR_FLAGS = {
     "AVX2": ("-mavx2", "-mfma", "-mf16c"),
     "AVX512": ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
 }
+_MORE_OF_AVX512 = ("avx512_bf16", "avx512_vbmi")
 
 
 def headers(folder: Path) -> list[Path]:
@@ -57,8 +58,9 @@ def compiler_flags(device: str) -> tuple[str, ...]:
     on_x86 = platform.machine() in ("x86_64", "AMD64")
     capability = torch.backends.cpu.get_cpu_capability()
     vector = _VECTOR_FLAGS.get(capability, ()) if on_x86 else ()
-    if capability == "AVX512" and on_x86 and torch.cpu.get_capabilities().get("avx512_bf16", False):
-        vector = (*vector, "-mavx512bf16")
+    if capability == "AVX512" and on_x86:
+        found = torch.cpu.get_capabilities()
+        vector = (*vector, *(f"-m{name.replace('_', '')}" for name in _MORE_OF_AVX512 if found.get(name, False)))
     return (*common, *strict, *vector)
 
 

@@ -22,21 +22,23 @@ inline void forward_one(const T* x, T* y, const Q& quantize) {
 
 template <typename V, typename T, typename Q>
 inline void forward_pair(const T* x, T* y, const Q& first, const Q& second) {
-  store_pair(first(V::load(x)), second(V::load(x + V::kWidth)), y);
+  V low, high;
+  load_pair(x, low, high);
+  store_pair(first(low), second(high), y);
 }
 
 // A row that is no whole number of vectors ends with vectors over its last elements, some of them seen before.
-template <bool kSymmetric, typename T, typename A>
+template <bool kSymmetric, Way kWay, typename T, typename A>
 inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, int64_t c) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
   constexpr int64_t kWidth = V::kWidth;
   if (count < kWidth) {
-    const auto quantize = Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c);
+    const auto quantize = Quantizer<kSymmetric, kWay, One>::of_one(grids, c);
     for (int64_t i = 0; i < count; ++i) forward_one<One>(x + i, y + i, quantize);
     return;
   }
-  const auto quantize = Quantizer<kSymmetric, kDivides<T>, V>::of_one(grids, c);
+  const auto quantize = Quantizer<kSymmetric, kWay, V>::of_one(grids, c);
   int64_t i = 0;
   for (; i + 2 * kWidth <= count; i += 2 * kWidth) forward_pair<V>(x + i, y + i, quantize, quantize);
   const int64_t rest = count - i;
@@ -49,35 +51,37 @@ inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, 
 }
 
 // Short rows, without a call for each: a vector that ends in the next row is quantized by both grids.
-template <bool kSymmetric, typename T, typename A>
+template <bool kSymmetric, Way kWay, typename T, typename A>
 inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, const Layout& layout,
                                const Grids<A>& grids) {
   using V = Vector<A>;
-  using Q = Quantizer<kSymmetric, kDivides<T>, V>;
+  using Q = Quantizer<kSymmetric, kWay, V>;
   const int64_t inner = layout.inner, channels = layout.channels;  // of our own: a store may be to anything
   int64_t channel = begin / inner % channels;
   int64_t stop = (begin / inner + 1) * inner;
   Q now = Q::of_one(grids, channel);
-  const auto next = [&](int64_t at) {
-    if (at + V::kWidth < stop) return now;
+  const auto quantized = [&](const V& value, int64_t at) {
+    if (at + V::kWidth < stop) return now(value);
     const auto mask = V::last(int(at + V::kWidth - stop));
     if (++channel == channels) channel = 0;
     const Q after = now.other(grids, channel);
-    const Q both = Q::of_two(mask, now, after);
+    const V result = Q::of_two(mask, now, after)(value);
     now = after;
     stop += inner;
-    return both;
+    return result;
   };
   int64_t at = begin;
   for (; at + 2 * V::kWidth <= end; at += 2 * V::kWidth) {
-    const Q first = next(at);
-    const Q second = next(at + V::kWidth);
-    forward_pair<V>(x + at, y + at, first, second);
+    V first, second;
+    load_pair(x + at, first, second);
+    first = quantized(first, at);
+    second = quantized(second, at + V::kWidth);
+    store_pair(first, second, y + at);
   }
   for (; at < end; ++at) {
     using One = Lanes<A, 1>;
     forward_one<One>(x + at, y + at,
-                     Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, at / inner % channels));
+                     Quantizer<kSymmetric, kWay, One>::of_one(grids, at / inner % channels));
   }
 }
 
@@ -123,11 +127,11 @@ inline void prefetch(const T* from, int64_t count) {
 }
 
 // One value of every channel, for a few rows, which read the grids together.
-template <bool kSymmetric, int kRows, typename T, typename A>
+template <bool kSymmetric, Way kWay, int kRows, typename T, typename A>
 inline void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>& grids) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
-  const auto shared = Quantizer<kSymmetric, kDivides<T>, V>::of_one(grids, 0);
+  const auto shared = Quantizer<kSymmetric, kWay, V>::of_one(grids, 0);
   int64_t c = 0;
   for (; c + 2 * V::kWidth <= channels; c += 2 * V::kWidth) {
     const auto first = shared.at(grids, c);
@@ -142,19 +146,19 @@ inline void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>&
     c += V::kWidth;
   }
   for (; c < channels; ++c) {
-    const auto quantize = Quantizer<kSymmetric, kDivides<T>, One>::of_one(grids, c);
+    const auto quantize = Quantizer<kSymmetric, kWay, One>::of_one(grids, c);
     for (int row = 0; row < kRows; ++row) forward_one<One>(x + row * channels + c, y + row * channels + c, quantize);
   }
 }
 
 // From the caches, two rows at a time read the grids half as often; from memory, that is read in order only by one.
-template <bool kSymmetric, typename T, typename A>
+template <bool kSymmetric, Way kWay, typename T, typename A>
 inline void forward_all_channels(const T* x, T* y, int64_t channels, int64_t rows, bool cached, const Grids<A>& grids) {
   int64_t row = 0;
   for (; cached && row + 2 <= rows; row += 2) {
-    forward_channels<kSymmetric, 2>(x + row * channels, y + row * channels, channels, grids);
+    forward_channels<kSymmetric, kWay, 2>(x + row * channels, y + row * channels, channels, grids);
   }
-  for (; row < rows; ++row) forward_channels<kSymmetric, 1>(x + row * channels, y + row * channels, channels, grids);
+  for (; row < rows; ++row) forward_channels<kSymmetric, kWay, 1>(x + row * channels, y + row * channels, channels, grids);
 }
 
 // The same for the backward, the sums in arrays of one value for each channel.
@@ -188,35 +192,50 @@ inline void each_row(int64_t begin, int64_t end, const Layout& layout, const F& 
   }
 }
 
-template <typename T, typename A, bool kSymmetric>
-void forward(const T* x, T* y, const Layout& layout, const Grids<A>& grids) {
+// The channels whose rows lie in [begin, end) of the memory order.
+struct Channels {
+  int64_t begin, end;
+  Channels(const Layout& layout, int64_t first, int64_t last) : begin(0), end(layout.channels) {
+    if (layout.outer > 1) return;
+    begin = first / layout.inner;
+    end = (last - 1) / layout.inner + 1;
+  }
+};
+
+template <Way kWay, typename T, typename A, bool kSymmetric>
+void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>& ranges) {
   if (layout.inner > 1 || layout.channels == 1) {
     return torch::stable::parallel_for(0, layout.numel(), kGrain, [&](int64_t begin, int64_t end) {
+      const Channels channels(layout, begin, end);
+      const auto grids = ranges.template grids<kWay>(channels.begin, channels.end);
       if (layout.inner >= Vector<A>::kWidth && layout.inner <= kShortRow) {
-        return forward_short_rows<kSymmetric>(x, y, begin, end, layout, grids);
+        return forward_short_rows<kSymmetric, kWay>(x, y, begin, end, layout, grids);
       }
       each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
-        forward_row<kSymmetric>(x + at, y + at, count, grids, channel);
+        forward_row<kSymmetric, kWay>(x + at, y + at, count, grids, channel);
       });
     });
   }
   const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
   const bool cached = layout.numel() * int64_t(sizeof(T)) <= kCached;
   torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
+    const auto grids = ranges.template grids<kWay>(0, layout.channels);
     const int64_t at = begin * layout.channels;
-    forward_all_channels<kSymmetric>(x + at, y + at, layout.channels, end - begin, cached, grids);
+    forward_all_channels<kSymmetric, kWay>(x + at, y + at, layout.channels, end - begin, cached, grids);
   });
 }
 
-template <typename T, typename A>
+template <typename T, typename A, bool kSymmetric>
 std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                        const Grids<A>& grids) {
+                                        const Ranges<kSymmetric, A>& ranges) {
   const int64_t rows = layout.outer * layout.channels;
   const int64_t pieces = (layout.inner + kPiece - 1) / kPiece;
   const int64_t length = std::min(layout.inner, kPiece);
   const auto parts = std::make_unique<Sums<A>[]>(rows * pieces);
   const int64_t grain = std::max<int64_t>(1, kGrain / length);
   torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
+    const Channels channels(layout, begin / pieces * layout.inner, ((end - 1) / pieces + 1) * layout.inner);
+    const auto grids = ranges.template grids<Way::kDivide>(channels.begin, channels.end);
     int64_t row = begin / pieces, piece = begin % pieces, channel = row % layout.channels;
     for (int64_t i = begin; i < end; ++i) {
       const int64_t at = row * layout.inner + piece * length;
@@ -237,9 +256,9 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
   return totals;
 }
 
-template <typename T, typename A>
+template <typename T, typename A, bool kSymmetric>
 std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                               const Grids<A>& grids) {
+                                               const Ranges<kSymmetric, A>& ranges) {
   const int64_t channels = layout.channels;
   const int64_t stride = whole_lines<A>(channels);
   const int64_t length = std::clamp<int64_t>(kGrain / channels, 16, 512);  // rows of a piece
@@ -247,6 +266,7 @@ std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* gra
   const auto parts = aligned_array<A>(pieces * stride * 3);
   const int64_t grain = std::max<int64_t>(1, kGrain / (length * channels));
   torch::stable::parallel_for(0, pieces, grain, [&](int64_t begin, int64_t end) {
+    const auto grids = ranges.template grids<Way::kDivide>(0, channels);
     for (int64_t piece = begin; piece < end; ++piece) {
       A* inside = parts.get() + piece * stride * 3;
       A* above = inside + stride;
@@ -279,11 +299,12 @@ std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* gra
 }
 
 // Sums in units of the gradient: the residuals divided by the step, and y - x instead of x - y.
-template <typename T, typename A>
+template <typename T, typename A, bool kSymmetric>
 std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                   const Grids<A>& grids) {
-  auto totals = layout.inner == 1 && layout.channels > 1 ? backward_all_columns<T, A>(grad, x, grad_x, layout, grids)
-                                                         : backward_rows<T, A>(grad, x, grad_x, layout, grids);
+                                   const Ranges<kSymmetric, A>& ranges) {
+  auto totals = layout.inner == 1 && layout.channels > 1 ? backward_all_columns(grad, x, grad_x, layout, ranges)
+                                                         : backward_rows(grad, x, grad_x, layout, ranges);
+  const auto grids = ranges.template grids<Way::kDivide>(0, layout.channels);
   for (size_t c = 0; c < totals.size(); ++c) totals[c].inside /= -double(grids.step[c]);
   return totals;
 }
@@ -304,10 +325,11 @@ Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, i
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
-    if (rectifier) grids.rectify(rectifier->top);
-    forward<T, A, kSymmetric>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout,
-                              grids);
+    Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max);
+    if (rectifier) ranges.rectify(rectifier->top);
+    ranges.template choose<T>([&](auto way) {
+      forward<way.value>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout, ranges);
+    });
   });
   return result;
 }
@@ -339,10 +361,10 @@ Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    auto grids = Grids<A>::template of<kSymmetric>(first, second, quant_min, quant_max);
-    if (rectifier) grids.rectify(rectifier->top);
-    result.sums = backward<T, A>(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
-                                 static_cast<T*>(result.of_x.data_ptr()), layout, grids);
+    Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max);
+    if (rectifier) ranges.rectify(rectifier->top);
+    result.sums = backward(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
+                           static_cast<T*>(result.of_x.data_ptr()), layout, ranges);
   });
   return result;
 }

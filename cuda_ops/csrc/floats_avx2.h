@@ -11,6 +11,7 @@ struct Floats {
   static constexpr int kWidth = 8;
   __m256 v;
 
+  Floats same() const { return {v}; }
   static Floats set(float value) { return {_mm256_set1_ps(value)}; }
   static Floats load(const float* from) { return {_mm256_loadu_ps(from)}; }
   static Floats load(const bfloat16_t* from) {
@@ -46,6 +47,7 @@ struct Floats {
   static Floats round(Floats a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
   static Floats minus_product(Floats a, Floats b, Floats c) { return {_mm256_fnmadd_ps(b.v, c.v, a.v)}; }
   static Floats plus_product(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(b.v, c.v, a.v)}; }
+  static Floats product_minus(Floats b, Floats c, Floats a) { return {_mm256_fmsub_ps(b.v, c.v, a.v)}; }
   static Floats plus_where(Floats a, Mask mask, Floats b) { return a + keep(mask, b); }
   static Floats choose(Mask mask, Floats a, Floats b) { return {_mm256_blendv_ps(b.v, a.v, mask)}; }
   static Floats keep(Mask mask, Floats a) { return {_mm256_and_ps(mask, a.v)}; }

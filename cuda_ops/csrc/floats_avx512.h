@@ -11,6 +11,7 @@ struct Floats {
   static constexpr int kWidth = 16;
   __m512 v;
 
+  Floats same() const { return {v}; }
   static Floats set(float value) { return {_mm512_set1_ps(value)}; }
   static Floats load(const float* from) { return {_mm512_loadu_ps(from)}; }
   static Floats load(const bfloat16_t* from) {
@@ -57,6 +58,7 @@ struct Floats {
   }
   static Floats minus_product(Floats a, Floats b, Floats c) { return {_mm512_fnmadd_ps(b.v, c.v, a.v)}; }
   static Floats plus_product(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(b.v, c.v, a.v)}; }
+  static Floats product_minus(Floats b, Floats c, Floats a) { return {_mm512_fmsub_ps(b.v, c.v, a.v)}; }
   static Floats plus_where(Floats a, Mask mask, Floats b) { return {_mm512_mask_add_ps(a.v, mask, a.v, b.v)}; }
   static Floats choose(Mask mask, Floats a, Floats b) { return {_mm512_mask_mov_ps(b.v, mask, a.v)}; }
   static Floats keep(Mask mask, Floats a) { return {_mm512_maskz_mov_ps(mask, a.v)}; }
@@ -72,6 +74,22 @@ struct Floats {
     return _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps(pair, pair, 1)));
   }
 };
+
+#if defined(__AVX512VBMI__)
+// Loads two vectors that lie one after the other: one instruction moves the bytes of each and clears the others.
+inline void load_pair(const bfloat16_t* from, Floats& first, Floats& second) {
+  const auto order = [](int start) {
+    alignas(64) uint8_t places[64];
+    for (int i = 0; i < 64; ++i) places[i] = uint8_t(start + i / 4 * 2 + i % 2);
+    return _mm512_load_si512(places);
+  };
+  constexpr __mmask64 kUpper = 0xccccccccccccccccull;
+  __m512i bits = _mm512_loadu_si512(from);
+  __asm__("" : "+v"(bits));  // in a register, where GCC would put it onto the stack for the second
+  first.v = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi8(kUpper, order(0), bits));
+  second.v = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi8(kUpper, order(32), bits));
+}
+#endif
 
 // Stores two vectors one after the other; NaN must come without low bits, as the machine's own and that of half types do.
 inline void store_pair(Floats first, Floats second, bfloat16_t* to) {

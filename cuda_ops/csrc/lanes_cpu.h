@@ -5,6 +5,13 @@
 
 namespace lightning_nncf {
 
+// True where the machine rounds `a + b * c` once.
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+constexpr bool kFuses = true;
+#else
+constexpr bool kFuses = false;
+#endif
+
 // `Width` lanes of `A` in plain C++; with one lane this is the scalar form of every kernel.
 template <typename A, int Width>
 struct Lanes {
@@ -13,6 +20,7 @@ struct Lanes {
   static constexpr int kWidth = Width;
   A v[Width];
 
+  Lanes same() const { return *this; }
   static Lanes set(A value) {
     Lanes r;
     for (int i = 0; i < Width; ++i) r.v[i] = value;
@@ -48,9 +56,19 @@ struct Lanes {
   static Lanes max(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x > y ? x : y; }); }
   static Lanes min(const Lanes& a, const Lanes& b) { return each(a, b, [](A x, A y) { return x < y ? x : y; }); }
   static Lanes round(const Lanes& a) { return each(a, a, [](A x, A) { return std::rint(x); }); }
-  // a - b * c and a + b * c, rounded once where the machine can.
-  static Lanes minus_product(const Lanes& a, const Lanes& b, const Lanes& c) { return a - b * c; }
-  static Lanes plus_product(const Lanes& a, const Lanes& b, const Lanes& c) { return a + b * c; }
+  // a + b * c, a - b * c and b * c - a, rounded once where the machine can.
+  static Lanes plus_product(const Lanes& a, const Lanes& b, const Lanes& c) {
+    if constexpr (!kFuses) return a + b * c;
+    Lanes r;
+    for (int i = 0; i < Width; ++i) r.v[i] = std::fma(b.v[i], c.v[i], a.v[i]);
+    return r;
+  }
+  static Lanes minus_product(const Lanes& a, const Lanes& b, const Lanes& c) {
+    return plus_product(a, each(b, b, [](A x, A) { return -x; }), c);
+  }
+  static Lanes product_minus(const Lanes& b, const Lanes& c, const Lanes& a) {
+    return plus_product(each(a, a, [](A x, A) { return -x; }), b, c);
+  }
   static Lanes plus_where(const Lanes& a, const Mask& mask, const Lanes& b) { return a + keep(mask, b); }
   static Lanes choose(const Mask& mask, const Lanes& a, const Lanes& b) {
     Lanes r;

@@ -24,47 +24,61 @@ inline void add(Sums<double>& total, const Sums<A>& part) {
   total.below += double(part.below);
 }
 
-// The forward divides in float32, so that it equals the reference bit for bit; half types are rounded more coarsely
-// than a reciprocal errs, and it is what keeps them at the speed of memory.
-template <typename T>
-constexpr bool kDivides = !std::is_same_v<T, half_t> && !std::is_same_v<T, bfloat16_t>;
-
-// Quantizes and dequantizes vectors of values; `divisor` is the step, or its reciprocal. NaN stays NaN.
-template <bool kSymmetric, bool kDivide, typename V>
+// The forward of one channel, or of as many as a vector has lanes. NaN stays NaN.
+template <bool kSymmetric, Way kWay, typename V>
 struct Quantizer {
-  V divisor, step, quant_min, quant_max;
+  V reciprocal, step, offset, least, most;
+
+  // Symmetric grids of several channels have the same ticks.
+  static constexpr bool kShares = kSymmetric && kWay != Way::kCorrect;
+  static constexpr bool kShifts = kWay == Way::kShift;
 
   template <typename A>
   static Quantizer of_one(const Grids<A>& grids, int64_t c) {
-    return {V::set((kDivide ? grids.step : grids.reciprocal)[c]), V::set(grids.step[c]), V::set(grids.quant_min[c]),
-            V::set(grids.quant_max[c])};
+    return {V::set(grids.reciprocal[c]), V::set(grids.step[c]), V::set(kShifts ? grids.offset[c] : 0),
+            V::set(grids.least[c]), V::set(grids.most[c])};
   }
 
-  // That of a channel, by one that has the bounds which all symmetric grids share.
+  // That of a channel, by one that has the bounds which all share.
   template <typename A>
   Quantizer other(const Grids<A>& grids, int64_t c) const {
-    return {V::set((kDivide ? grids.step : grids.reciprocal)[c]), V::set(grids.step[c]),
-            kSymmetric ? quant_min : V::set(grids.quant_min[c]), kSymmetric ? quant_max : V::set(grids.quant_max[c])};
+    return {V::set(grids.reciprocal[c]), V::set(grids.step[c]), kShifts ? V::set(grids.offset[c]) : offset,
+            kShares ? least.same() : V::set(grids.least[c]), kShares ? most.same() : V::set(grids.most[c])};
   }
 
-  // That of the channels from `c` on, by one that has the bounds which all symmetric grids share.
+  // That of the channels from `c` on, by one that has the bounds which all share.
   template <typename A>
   Quantizer at(const Grids<A>& grids, int64_t c) const {
-    return {V::load((kDivide ? grids.step : grids.reciprocal) + c), V::load(grids.step + c),
-            kSymmetric ? quant_min : V::load(grids.quant_min + c), kSymmetric ? quant_max : V::load(grids.quant_max + c)};
+    return {V::load(grids.reciprocal + c), V::load(grids.step + c), kShifts ? V::load(grids.offset + c) : offset,
+            kShares ? least.same() : V::load(grids.least + c), kShares ? most.same() : V::load(grids.most + c)};
   }
 
   // That of the lanes of `mask` by `second`, of the others by `first`.
   static Quantizer of_two(typename V::Mask mask, const Quantizer& first, const Quantizer& second) {
-    return {V::choose(mask, second.divisor, first.divisor), V::choose(mask, second.step, first.step),
-            kSymmetric ? first.quant_min : V::choose(mask, second.quant_min, first.quant_min),
-            kSymmetric ? first.quant_max : V::choose(mask, second.quant_max, first.quant_max)};
+    return {V::choose(mask, second.reciprocal, first.reciprocal), V::choose(mask, second.step, first.step),
+            kShifts ? V::choose(mask, second.offset, first.offset) : first.offset,
+            kShares ? first.least.same() : V::choose(mask, second.least, first.least),
+            kShares ? first.most.same() : V::choose(mask, second.most, first.most)};
   }
 
   V operator()(V x) const {
-    const V ticks = V::min(quant_max, V::max(quant_min, kDivide ? x / divisor : x * divisor));
-    // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
-    return kSymmetric ? V::round(ticks) * step : V::plus_product(V::set(0), V::round(ticks), step);
+    if constexpr (kWay == Way::kShift) {
+      const V ticks = V::min(most, V::max(least, V::plus_product(V::set(kShift), x, reciprocal)));
+      return V::plus_product(offset, ticks, step);
+    } else {
+      const V ticks = V::round(quotient(x));
+      // A symmetric grid keeps the sign of a negative zero; an asymmetric one adds its zero point and loses it.
+      return kSymmetric ? ticks * step : V::plus_product(V::set(0), ticks, step);
+    }
+  }
+
+ private:
+  V quotient(V x) const {
+    if constexpr (kWay == Way::kDivide) return V::min(most, V::max(least, x / step));
+    const V value = V::min(most, V::max(least, x));
+    V ticks = value * reciprocal;
+    for (int i = 0; i < 2; ++i) ticks = V::minus_product(ticks, V::product_minus(ticks, step, value), reciprocal);
+    return ticks;
   }
 };
 

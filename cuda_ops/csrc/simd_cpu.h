@@ -20,6 +20,12 @@ template <typename A>
 using Vector = std::conditional_t<std::is_same_v<A, float>, Floats, Lanes<A, 4>>;
 
 template <typename V, typename T>
+inline void load_pair(const T* from, V& first, V& second) {
+  first = V::load(from);
+  second = V::load(from + V::kWidth);
+}
+
+template <typename V, typename T>
 inline void store_pair(const V& first, const V& second, T* to) {
   first.store(to);
   second.store(to + V::kWidth);

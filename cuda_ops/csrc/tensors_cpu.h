@@ -79,6 +79,32 @@ std::vector<A> values_of(const Tensor& parameter) {
   return values;
 }
 
+// The values of a parameter in the type of the computation, where they lie if they are of that type.
+template <typename A>
+class Values {
+ public:
+  explicit Values(const Tensor& parameter) : held_(packed(parameter)) {
+    const ScalarType type = held_.scalar_type();
+    if (type == (std::is_same_v<A, float> ? ScalarType::Float : ScalarType::Double)) {
+      data_ = static_cast<const A*>(held_.data_ptr());
+    } else {
+      converted_ = values_of<A>(held_);
+      data_ = converted_.data();
+    }
+    count_ = held_.numel();
+  }
+  Values(const Values&) = delete;
+
+  int64_t count() const { return count_; }
+  A operator[](int64_t c) const { return data_[c]; }
+
+ private:
+  Tensor held_;
+  std::vector<A> converted_;
+  const A* data_;
+  int64_t count_;
+};
+
 // A new tensor in the shape, type and strides of a parameter.
 inline Tensor like_parameter(const Tensor& parameter, const std::vector<double>& values) {
   Tensor held = parameter.is_contiguous() ? empty_as(parameter) : torch::stable::new_empty(parameter, parameter.sizes());
