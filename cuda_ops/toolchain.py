@@ -14,8 +14,8 @@ __all__ = ["compiler_flags", "cuda_architectures", "cuda_home", "environment", "
 
 _DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 _VECTOR_FLAGS = {
-    "AVX2": ("-mavx2", "-mfma", "-mf16c"),
-    "AVX512": ("-mavx2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
+    "AVX2": ("-mavx2", "-mbmi2", "-mfma", "-mf16c"),
+    "AVX512": ("-mavx2", "-mbmi2", "-mfma", "-mf16c", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq"),
 }
 _MORE_OF_AVX512 = ("avx512_bf16", "avx512_vbmi")
 

@@ -14,6 +14,31 @@ namespace {
 constexpr int64_t kPiece = 4096;      // elements of a piece of a row
 constexpr int64_t kShortRow = 128;    // elements of rows that are taken together
 constexpr int64_t kCached = 1 << 20;  // bytes of a tensor that caches hold, as a rule
+constexpr int64_t kAhead = 4096;      // bytes between what is computed and what is asked for from memory
+
+template <typename T>
+bool is_cached(const Layout& layout) {
+  return layout.numel() * int64_t(sizeof(T)) <= kCached;
+}
+
+// Asks for memory that comes next. In order, the machine sees the order itself, but stops at the end of every page;
+// down rows, it does not see it.
+template <typename T>
+inline void prefetch(const T* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLine / int64_t(sizeof(T))) __builtin_prefetch(from + i);
+}
+
+template <typename T>
+inline void prefetch_to_write(T* to, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLine / int64_t(sizeof(T))) __builtin_prefetch(to + i, 1);
+}
+
+// What is read and written `kAhead` bytes later than `count` values at these places.
+template <typename T>
+inline void prefetch_later(const T* x, T* y, int64_t count) {
+  prefetch(x + kAhead / sizeof(T), count);
+  prefetch_to_write(y + kAhead / sizeof(T), count);
+}
 
 template <typename V, typename T, typename Q>
 inline void forward_one(const T* x, T* y, const Q& quantize) {
@@ -29,7 +54,7 @@ inline void forward_pair(const T* x, T* y, const Q& first, const Q& second) {
 
 // A row that is no whole number of vectors ends with vectors over its last elements, some of them seen before.
 template <bool kSymmetric, Way kWay, typename T, typename A>
-inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, int64_t c) {
+inline void forward_row(const T* x, T* y, int64_t count, bool cached, const Grids<A>& grids, int64_t c) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
   constexpr int64_t kWidth = V::kWidth;
@@ -40,7 +65,10 @@ inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, 
   }
   const auto quantize = Quantizer<kSymmetric, kWay, V>::of_one(grids, c);
   int64_t i = 0;
-  for (; i + 2 * kWidth <= count; i += 2 * kWidth) forward_pair<V>(x + i, y + i, quantize, quantize);
+  for (; i + 2 * kWidth <= count; i += 2 * kWidth) {
+    if (!cached) prefetch_later(x + i, y + i, 2 * kWidth);
+    forward_pair<V>(x + i, y + i, quantize, quantize);
+  }
   const int64_t rest = count - i;
   if (rest > kWidth && i > 0) {
     forward_pair<V>(x + count - 2 * kWidth, y + count - 2 * kWidth, quantize, quantize);
@@ -52,7 +80,7 @@ inline void forward_row(const T* x, T* y, int64_t count, const Grids<A>& grids, 
 
 // Short rows, without a call for each: a vector that ends in the next row is quantized by both grids.
 template <bool kSymmetric, Way kWay, typename T, typename A>
-inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, const Layout& layout,
+inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, bool cached, const Layout& layout,
                                const Grids<A>& grids) {
   using V = Vector<A>;
   using Q = Quantizer<kSymmetric, kWay, V>;
@@ -72,6 +100,7 @@ inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, con
   };
   int64_t at = begin;
   for (; at + 2 * V::kWidth <= end; at += 2 * V::kWidth) {
+    if (!cached) prefetch_later(x + at, y + at, 2 * V::kWidth);
     V first, second;
     load_pair(x + at, first, second);
     first = quantized(first, at);
@@ -94,11 +123,18 @@ inline void add_parts(Parts<V>& sums, const Parts<V>& more, Mask fresh) {
 }
 
 template <typename V, typename T, typename A>
-inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, const Grids<A>& grids, int64_t c) {
+inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, bool cached, const Grids<A>& grids,
+                             int64_t c) {
   const Slope<V> slope{V::set(grids.reciprocal[c]), V::set(grids.step[c]), V::set(grids.low[c]), V::set(grids.high[c])};
   Parts<V> sums{V::set(0), V::set(0), V::set(0)};
   int64_t i = 0;
-  for (; i + V::kWidth <= count; i += V::kWidth) slope(grad + i, x + i, grad_x + i, sums);
+  for (; i + V::kWidth <= count; i += V::kWidth) {
+    if (!cached) {
+      prefetch_later(x + i, grad_x + i, V::kWidth);
+      if (grad != grad_x) prefetch(grad + i + kAhead / sizeof(T), V::kWidth);
+    }
+    slope(grad + i, x + i, grad_x + i, sums);
+  }
   if (i < count) {
     // The last elements, some of them seen before: only the others are added.
     const int64_t at = count - V::kWidth;
@@ -110,21 +146,16 @@ inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count
 }
 
 template <typename T, typename A>
-inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, const Grids<A>& grids, int64_t c) {
+inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, bool cached, const Grids<A>& grids,
+                            int64_t c) {
   using V = Vector<A>;
-  return count < V::kWidth ? backward_part<Lanes<A, 1>>(grad, x, grad_x, count, grids, c)
-                           : backward_part<V>(grad, x, grad_x, count, grids, c);
+  return count < V::kWidth ? backward_part<Lanes<A, 1>>(grad, x, grad_x, count, true, grids, c)
+                           : backward_part<V>(grad, x, grad_x, count, cached, grids, c);
 }
 
 // Rows of neighbouring channels taken at once: more would be too many streams of memory for wide types.
 template <typename T>
 constexpr int64_t kTogether = sizeof(T) == 2 ? 8 : 2;
-
-// Asks for memory that comes next: going down rows, the machine does not see the order.
-template <typename T>
-inline void prefetch(const T* from, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLine / int64_t(sizeof(T))) __builtin_prefetch(from + i);
-}
 
 // One value of every channel, for a few rows, which read the grids together.
 template <bool kSymmetric, Way kWay, int kRows, typename T, typename A>
@@ -204,20 +235,20 @@ struct Channels {
 
 template <Way kWay, typename T, typename A, bool kSymmetric>
 void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>& ranges) {
+  const bool cached = is_cached<T>(layout);
   if (layout.inner > 1 || layout.channels == 1) {
     return torch::stable::parallel_for(0, layout.numel(), kGrain, [&](int64_t begin, int64_t end) {
       const Channels channels(layout, begin, end);
       const auto grids = ranges.template grids<kWay>(channels.begin, channels.end);
       if (layout.inner >= Vector<A>::kWidth && layout.inner <= kShortRow) {
-        return forward_short_rows<kSymmetric, kWay>(x, y, begin, end, layout, grids);
+        return forward_short_rows<kSymmetric, kWay>(x, y, begin, end, cached, layout, grids);
       }
       each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
-        forward_row<kSymmetric, kWay>(x + at, y + at, count, grids, channel);
+        forward_row<kSymmetric, kWay>(x + at, y + at, count, cached, grids, channel);
       });
     });
   }
   const int64_t grain = std::max<int64_t>(1, kGrain / layout.channels);
-  const bool cached = layout.numel() * int64_t(sizeof(T)) <= kCached;
   torch::stable::parallel_for(0, layout.outer, grain, [&](int64_t begin, int64_t end) {
     const auto grids = ranges.template grids<kWay>(0, layout.channels);
     const int64_t at = begin * layout.channels;
@@ -232,6 +263,7 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
   const int64_t pieces = (layout.inner + kPiece - 1) / kPiece;
   const int64_t length = std::min(layout.inner, kPiece);
   const auto parts = std::make_unique<Sums<A>[]>(rows * pieces);
+  const bool cached = is_cached<T>(layout);
   const int64_t grain = std::max<int64_t>(1, kGrain / length);
   torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
     const Channels channels(layout, begin / pieces * layout.inner, ((end - 1) / pieces + 1) * layout.inner);
@@ -240,7 +272,7 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
     for (int64_t i = begin; i < end; ++i) {
       const int64_t at = row * layout.inner + piece * length;
       const int64_t count = std::min(length, layout.inner - piece * length);
-      parts[i] = backward_row(grad + at, x + at, grad_x + at, count, grids, channel);
+      parts[i] = backward_row(grad + at, x + at, grad_x + at, count, cached, grids, channel);
       if (++piece == pieces) {
         piece = 0;
         ++row;
