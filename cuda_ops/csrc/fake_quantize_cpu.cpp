@@ -79,8 +79,8 @@ inline void forward_row(const T* x, T* y, int64_t count, bool cached, const Grid
 }
 
 // Short rows, without a call for each: a vector that ends in the next row is quantized by both grids.
-template <bool kSymmetric, Way kWay, typename T, typename A>
-inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, bool cached, const Layout& layout,
+template <bool kSymmetric, Way kWay, bool kIsCached, typename T, typename A>
+[[gnu::noinline]] void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, const Layout& layout,
                                const Grids<A>& grids) {
   using V = Vector<A>;
   using Q = Quantizer<kSymmetric, kWay, V>;
@@ -88,19 +88,19 @@ inline void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, boo
   int64_t channel = begin / inner % channels;
   int64_t stop = (begin / inner + 1) * inner;
   Q now = Q::of_one(grids, channel);
-  const auto quantized = [&](const V& value, int64_t at) {
+  const auto quantized = [&](const V& value, int64_t at) __attribute__((always_inline)) {
     if (at + V::kWidth < stop) return now(value);
     const auto mask = V::last(int(at + V::kWidth - stop));
     if (++channel == channels) channel = 0;
     const Q after = now.other(grids, channel);
-    const V result = Q::of_two(mask, now, after)(value);
+    const V result = V::choose(mask, after(value), now(value));
     now = after;
     stop += inner;
     return result;
   };
   int64_t at = begin;
   for (; at + 2 * V::kWidth <= end; at += 2 * V::kWidth) {
-    if (!cached) prefetch_later(x + at, y + at, 2 * V::kWidth);
+    if (!kIsCached) prefetch_later(x + at, y + at, 2 * V::kWidth);
     V first, second;
     load_pair(x + at, first, second);
     first = quantized(first, at);
@@ -122,14 +122,13 @@ inline void add_parts(Parts<V>& sums, const Parts<V>& more, Mask fresh) {
   sums.below = V::plus_where(sums.below, fresh, more.below);
 }
 
-template <typename V, typename T, typename A>
-inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, bool cached, const Grids<A>& grids,
-                             int64_t c) {
+template <bool kIsCached, typename V, typename T, typename A>
+inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count, const Grids<A>& grids, int64_t c) {
   const Slope<V> slope{V::set(grids.reciprocal[c]), V::set(grids.step[c]), V::set(grids.low[c]), V::set(grids.high[c])};
   Parts<V> sums{V::set(0), V::set(0), V::set(0)};
   int64_t i = 0;
   for (; i + V::kWidth <= count; i += V::kWidth) {
-    if (!cached) {
+    if (!kIsCached) {
       prefetch_later(x + i, grad_x + i, V::kWidth);
       if (grad != grad_x) prefetch(grad + i + kAhead / sizeof(T), V::kWidth);
     }
@@ -145,12 +144,11 @@ inline Sums<A> backward_part(const T* grad, const T* x, T* grad_x, int64_t count
   return {sums.inside.sum(), sums.above.sum(), sums.below.sum()};
 }
 
-template <typename T, typename A>
-inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, bool cached, const Grids<A>& grids,
-                            int64_t c) {
+template <bool kIsCached, typename T, typename A>
+inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count, const Grids<A>& grids, int64_t c) {
   using V = Vector<A>;
-  return count < V::kWidth ? backward_part<Lanes<A, 1>>(grad, x, grad_x, count, true, grids, c)
-                           : backward_part<V>(grad, x, grad_x, count, cached, grids, c);
+  return count < V::kWidth ? backward_part<true, Lanes<A, 1>>(grad, x, grad_x, count, grids, c)
+                           : backward_part<kIsCached, V>(grad, x, grad_x, count, grids, c);
 }
 
 // Rows of neighbouring channels taken at once: more would be too many streams of memory for wide types.
@@ -241,7 +239,8 @@ void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>
       const Channels channels(layout, begin, end);
       const auto grids = ranges.template grids<kWay>(channels.begin, channels.end);
       if (layout.inner >= Vector<A>::kWidth && layout.inner <= kShortRow) {
-        return forward_short_rows<kSymmetric, kWay>(x, y, begin, end, cached, layout, grids);
+        return cached ? forward_short_rows<kSymmetric, kWay, true>(x, y, begin, end, layout, grids)
+                      : forward_short_rows<kSymmetric, kWay, false>(x, y, begin, end, layout, grids);
       }
       each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
         forward_row<kSymmetric, kWay>(x + at, y + at, count, cached, grids, channel);
@@ -256,14 +255,13 @@ void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>
   });
 }
 
-template <typename T, typename A, bool kSymmetric>
+template <bool kIsCached, typename T, typename A, bool kSymmetric>
 std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, const Layout& layout,
                                         const Ranges<kSymmetric, A>& ranges) {
   const int64_t rows = layout.outer * layout.channels;
   const int64_t pieces = (layout.inner + kPiece - 1) / kPiece;
   const int64_t length = std::min(layout.inner, kPiece);
   const auto parts = std::make_unique<Sums<A>[]>(rows * pieces);
-  const bool cached = is_cached<T>(layout);
   const int64_t grain = std::max<int64_t>(1, kGrain / length);
   torch::stable::parallel_for(0, rows * pieces, grain, [&](int64_t begin, int64_t end) {
     const Channels channels(layout, begin / pieces * layout.inner, ((end - 1) / pieces + 1) * layout.inner);
@@ -272,7 +270,7 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
     for (int64_t i = begin; i < end; ++i) {
       const int64_t at = row * layout.inner + piece * length;
       const int64_t count = std::min(length, layout.inner - piece * length);
-      parts[i] = backward_row(grad + at, x + at, grad_x + at, count, cached, grids, channel);
+      parts[i] = backward_row<kIsCached>(grad + at, x + at, grad_x + at, count, grids, channel);
       if (++piece == pieces) {
         piece = 0;
         ++row;
@@ -335,7 +333,8 @@ template <typename T, typename A, bool kSymmetric>
 std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const Layout& layout,
                                    const Ranges<kSymmetric, A>& ranges) {
   auto totals = layout.inner == 1 && layout.channels > 1 ? backward_all_columns(grad, x, grad_x, layout, ranges)
-                                                         : backward_rows(grad, x, grad_x, layout, ranges);
+                : is_cached<T>(layout)                   ? backward_rows<true>(grad, x, grad_x, layout, ranges)
+                                                         : backward_rows<false>(grad, x, grad_x, layout, ranges);
   const auto grids = ranges.template grids<Way::kDivide>(0, layout.channels);
   for (size_t c = 0; c < totals.size(); ++c) totals[c].inside /= -double(grids.step[c]);
   return totals;
