@@ -157,7 +157,7 @@ constexpr int64_t kTogether = sizeof(T) == 2 ? 8 : 2;
 
 // One value of every channel, for a few rows, which read the grids together.
 template <bool kSymmetric, Way kWay, int kRows, typename T, typename A>
-inline void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>& grids) {
+[[gnu::noinline]] void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>& grids) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
   const auto shared = Quantizer<kSymmetric, kWay, V>::of_one(grids, 0);
@@ -183,9 +183,10 @@ inline void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>&
 // From the caches, two rows at a time read the grids half as often; from memory, that is read in order only by one.
 template <bool kSymmetric, Way kWay, typename T, typename A>
 inline void forward_all_channels(const T* x, T* y, int64_t channels, int64_t rows, bool cached, const Grids<A>& grids) {
+  constexpr int kRows = 4;
   int64_t row = 0;
-  for (; cached && row + 2 <= rows; row += 2) {
-    forward_channels<kSymmetric, kWay, 2>(x + row * channels, y + row * channels, channels, grids);
+  for (; cached && row + kRows <= rows; row += kRows) {
+    forward_channels<kSymmetric, kWay, kRows>(x + row * channels, y + row * channels, channels, grids);
   }
   for (; row < rows; ++row) forward_channels<kSymmetric, kWay, 1>(x + row * channels, y + row * channels, channels, grids);
 }
