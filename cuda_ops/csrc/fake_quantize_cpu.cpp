@@ -78,39 +78,62 @@ inline void forward_row(const T* x, T* y, int64_t count, bool cached, const Grid
   }
 }
 
-// Short rows, without a call for each: a vector that ends in the next row is quantized by both grids.
-template <bool kSymmetric, Way kWay, bool kIsCached, typename T, typename A>
-[[gnu::noinline]] void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, const Layout& layout,
-                               const Grids<A>& grids) {
+// Short rows, without a call for each, of images of `size` values that lie one after the other: the values [begin, end)
+// of each. A vector that ends in the next row is quantized by both grids.
+template <bool kSymmetric, Way kWay, int kImages, bool kIsCached, typename T, typename A>
+[[gnu::noinline]] void forward_short_rows(const T* x, T* y, int64_t begin, int64_t end, int64_t size, int64_t inner,
+                                          const Grids<A>& grids) {
   using V = Vector<A>;
+  using One = Lanes<A, 1>;
   using Q = Quantizer<kSymmetric, kWay, V>;
-  const int64_t inner = layout.inner, channels = layout.channels;  // of our own: a store may be to anything
-  int64_t channel = begin / inner % channels;
-  int64_t stop = (begin / inner + 1) * inner;
+  int64_t channel = begin / inner;
+  int64_t stop = (channel + 1) * inner;
   Q now = Q::of_one(grids, channel);
-  const auto quantized = [&](const V& value, int64_t at) __attribute__((always_inline)) {
-    if (at + V::kWidth < stop) return now(value);
-    const auto mask = V::last(int(at + V::kWidth - stop));
-    if (++channel == channels) channel = 0;
-    const Q after = now.other(grids, channel);
-    const V result = V::choose(mask, after(value), now(value));
+  const auto next = [&](int64_t at) __attribute__((always_inline)) {
+    if (at + V::kWidth <= stop) return now;
+    const Q after = now.other(grids, ++channel);
+    const Q both = Q::of_two(V::last(int(at + V::kWidth - stop)), now, after);
     now = after;
     stop += inner;
-    return result;
+    return both;
   };
   int64_t at = begin;
   for (; at + 2 * V::kWidth <= end; at += 2 * V::kWidth) {
-    if (!kIsCached) prefetch_later(x + at, y + at, 2 * V::kWidth);
-    V first, second;
-    load_pair(x + at, first, second);
-    first = quantized(first, at);
-    second = quantized(second, at + V::kWidth);
-    store_pair(first, second, y + at);
+    const Q first = next(at);
+    const Q second = next(at + V::kWidth);
+    for (int image = 0; image < kImages; ++image) {
+      const int64_t place = image * size + at;
+      if (!kIsCached) prefetch_later(x + place, y + place, 2 * V::kWidth);
+      forward_pair<V>(x + place, y + place, first, second);
+    }
   }
   for (; at < end; ++at) {
-    using One = Lanes<A, 1>;
-    forward_one<One>(x + at, y + at,
-                     Quantizer<kSymmetric, kWay, One>::of_one(grids, at / inner % channels));
+    const auto quantize = Quantizer<kSymmetric, kWay, One>::of_one(grids, at / inner);
+    for (int image = 0; image < kImages; ++image) forward_one<One>(x + image * size + at, y + image * size + at, quantize);
+  }
+}
+
+// The short rows in [begin, end) of the memory order: from the caches, several images at a time read the grids, and look
+// for the ends of rows, less often.
+template <bool kSymmetric, Way kWay, typename T, typename A>
+inline void forward_images(const T* x, T* y, int64_t begin, int64_t end, bool cached, const Layout& layout,
+                           const Grids<A>& grids) {
+  constexpr int kImages = 4;
+  const int64_t inner = layout.inner, size = layout.channels * inner;
+  for (int64_t at = begin; at < end;) {
+    const int64_t first = at % size;
+    if (first == 0 && cached && end - at >= kImages * size) {
+      forward_short_rows<kSymmetric, kWay, kImages, true>(x + at, y + at, 0, size, size, inner, grids);
+      at += kImages * size;
+      continue;
+    }
+    const int64_t image = at - first, last = std::min(size, first + end - at);
+    if (cached) {
+      forward_short_rows<kSymmetric, kWay, 1, true>(x + image, y + image, first, last, size, inner, grids);
+    } else {
+      forward_short_rows<kSymmetric, kWay, 1, false>(x + image, y + image, first, last, size, inner, grids);
+    }
+    at = image + last;
   }
 }
 
@@ -240,8 +263,7 @@ void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>
       const Channels channels(layout, begin, end);
       const auto grids = ranges.template grids<kWay>(channels.begin, channels.end);
       if (layout.inner >= Vector<A>::kWidth && layout.inner <= kShortRow) {
-        return cached ? forward_short_rows<kSymmetric, kWay, true>(x, y, begin, end, layout, grids)
-                      : forward_short_rows<kSymmetric, kWay, false>(x, y, begin, end, layout, grids);
+        return forward_images<kSymmetric, kWay>(x, y, begin, end, cached, layout, grids);
       }
       each_row(begin, end, layout, [&](int64_t at, int64_t count, int64_t channel) {
         forward_row<kSymmetric, kWay>(x + at, y + at, count, cached, grids, channel);
