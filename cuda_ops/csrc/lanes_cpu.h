@@ -64,7 +64,8 @@ struct Lanes {
     return r;
   }
   static Lanes minus_product(const Lanes& a, const Lanes& b, const Lanes& c) {
-    return plus_product(a, each(b, b, [](A x, A) { return -x; }), c);
+    // Not -b, which GCC moves into the product that b may come from, where the sign of a zero is lost.
+    return plus_product(a, b, each(c, c, [](A x, A) { return -x; }));
   }
   static Lanes product_minus(const Lanes& b, const Lanes& c, const Lanes& a) {
     return plus_product(each(a, a, [](A x, A) { return -x; }), b, c);

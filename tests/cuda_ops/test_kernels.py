@@ -92,7 +92,7 @@ def assert_values(ours: Tensor, expected: Tensor, x: Tensor, step: Tensor | None
     """Bit for bit in float32 and float64.
 
     Half types: a value on the edge between two steps, as far as float32 can tell, may go to either; the others may
-    differ by the last bit of the type, because the reference rounds twice.
+    differ by the last bit of the type, because the reference rounds twice, and steps are kept in 22 bits.
     """
     assert ours.dtype == x.dtype
     assert ours.stride() == torch.empty_like(x).stride()
@@ -102,13 +102,14 @@ def assert_values(ours: Tensor, expected: Tensor, x: Tensor, step: Tensor | None
     other = ours != expected
     one, two = ours[other].double(), expected[other].double()
     rounding = torch.finfo(x.dtype).eps * two.abs()
+    last_bit = (one - two).abs() <= rounding
     if step is None:
-        assert ((one - two).abs() <= rounding).all()
+        assert last_bit.all()
         return
     steps = step.double().expand(x.shape)[other]
     ticks = x[other].double() / steps
     on_edge = ((ticks - ticks.floor()) - 0.5).abs() <= 2.0**-22 * (1 + ticks.abs())
-    assert on_edge.all()
+    assert (on_edge | last_bit).all()
     assert ((one - two).abs() <= steps + 2 * rounding).all()
 
 
@@ -182,6 +183,75 @@ def test_asymmetric_is_the_formula(
         edges = on_edges(s, step, s.positive, axis) / (levels - 1)
         for ours, theirs in zip(grads[1:], exact[1:], strict=True):
             assert_sums(ours, theirs, terms, s.positive, edges)
+
+
+def near_edges(steps: Tensor, ticks: Tensor) -> Tensor:
+    """Values of every channel around the middles between its ticks, as near as float32 numbers lie."""
+    middles = (ticks + 0.5) * steps[:, None]
+    values = [middles]
+    for towards in (-torch.inf, torch.inf):
+        value = middles
+        for _ in range(4):
+            value = torch.nextafter(value, torch.tensor(towards))
+            values.append(value)
+    return torch.cat(values, dim=1)
+
+
+@pytest.mark.parametrize("extremes", [[], [1e-30, 1e30, 3e38, torch.inf, torch.nan]], ids=["usual", "extreme"])
+def test_quotients_are_rounded_as_a_division_rounds_them(device: str, extremes: list[float]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    all_ones = torch.full((8,), 2.0) - torch.arange(1, 9) * 2.0**-23  # whose reciprocals are the hardest to round
+    exponents = torch.randint(-40, 40, (500,), generator=generator)
+    scales = torch.cat([(1 + torch.rand(500, generator=generator)) * 2.0**exponents, all_ones * 127, all_ones])
+    scales = torch.cat([scales, torch.tensor([1e-18, 1e17, *extremes])])  # with the extreme ones, all are divided
+    specials = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, torch.nan, 1e-45, -1e-45, 1e-38, 3e38, -3e38])
+    values = near_edges(scales / 127, torch.arange(-131.0, 131.0))
+    values = torch.cat([values, specials.expand(len(scales), -1)], dim=1)
+    ops = torch.ops.lightning_nncf
+    for x, axis in ((values.contiguous(), 0), (values.t().contiguous(), 1)):  # rows, and columns, of channels
+        x = x.to(device)
+        by_channel = (scales[:, None] if axis == 0 else scales[None]).to(device)
+        symmetric = (by_channel, -128, 127, axis)
+        assert_same_values(ops.fake_quantize_symmetric(x, *symmetric), reference.fake_quantize_symmetric(x, *symmetric))
+        asymmetric = (-0.3 * by_channel, 1.7 * by_channel, 256, axis)
+        assert_same_values(
+            ops.fake_quantize_asymmetric(x, *asymmetric), reference.fake_quantize_asymmetric(x, *asymmetric)
+        )
+
+
+def assert_same_values(ours: Tensor, expected: Tensor) -> None:
+    """The same bits, but for those of NaN."""
+    nan = expected.isnan()
+    assert torch.equal(ours.isnan(), nan)
+    assert_same_bits(ours[~nan], expected[~nan])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("inner", [1, 7, 16, 17, 31, 32, 33, 49, 128, 129])
+def test_images_are_quantized_together_as_they_are_alone(device: str, inner: int, dtype: torch.dtype) -> None:
+    ops = torch.ops.lightning_nncf
+    for images, channels in ((1, 40), (4, 3), (9, 37), (11, 64)):
+        s = sample((images, channels, inner), 1, dtype, "contiguous", device)
+        for together, alone in (
+            (ops.fake_quantize_symmetric(s.x, s.positive, -128, 127, 1),
+             [ops.fake_quantize_symmetric(x, s.positive[0], -128, 127, 0) for x in s.x]),
+            (ops.fake_quantize_asymmetric(s.x, s.negative, s.positive, 256, 1),
+             [ops.fake_quantize_asymmetric(x, s.negative[0], s.positive[0], 256, 0) for x in s.x]),
+        ):  # fmt: skip
+            assert_same_bits(together, torch.stack(alone))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("unusual", [1e-30, 1e25, torch.inf, torch.nan])
+def test_half_types_take_every_scale(device: str, unusual: float, dtype: torch.dtype) -> None:
+    x = (torch.randn(4, 5, 49, generator=torch.Generator().manual_seed(1)) * 2).to(device, dtype)
+    scale = torch.tensor([0.5, unusual, 1.0, 2.0, 3.0], device=device).reshape(1, 5, 1)
+    ours = torch.ops.lightning_nncf.fake_quantize_symmetric(x, scale, -128, 127, 1)
+    expected = reference.fake_quantize_symmetric(x, scale, -128, 127, 1)
+    assert torch.equal(ours.isnan(), expected.isnan())
+    usual = [0, 2, 3, 4]
+    assert_values(ours[:, usual].contiguous(), expected[:, usual], x[:, usual].contiguous(), scale[:, usual] / 127)
+    assert torch.equal(ours[:, 1].nan_to_num(), expected[:, 1].nan_to_num())
 
 
 def settled(x: Tensor, step: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -290,7 +360,10 @@ def test_bits_are_the_same_for_any_number_of_threads_and_any_run(device: str, la
     s = sample((8, 24, 40, 40), 1, torch.float32, layout, device)
     ops = torch.ops.lightning_nncf
     threshold = s.positive / 4
+    short = [sample((13, 96, 9, 11), 1, dtype, layout, device) for dtype in DTYPES]
     calls: list[Callable[[], tuple[Tensor, ...]]] = [
+        lambda: tuple(ops.fake_quantize_symmetric(each.x, each.positive, -128, 127, 1) for each in short),
+        lambda: tuple(ops.fake_quantize_asymmetric(each.x, each.negative, each.positive, 256, 1) for each in short),
         lambda: ops.fake_quantize_symmetric_backward(s.grad, s.x, s.positive, -128, 127, 1),
         lambda: ops.fake_quantize_asymmetric_backward(s.grad, s.x, s.negative, s.positive, 256, 1),
         lambda: ops.fake_quantize_asymmetric_backward(s.grad, s.x, s.negative[:, :1], s.positive[:, :1], 256, -1),
