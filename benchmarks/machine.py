@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["machine", "read_results", "write_results"]
+__all__ = ["labelled", "machine", "read_results", "write_results"]
 
 _PACKAGES = ("torch", "torchvision", "pytorch-lightning", "onnx", "onnxruntime", "openvino")
 
@@ -43,6 +43,11 @@ def read_results(name: str) -> Any:
     """Return the result that `write_results` wrote last, or nothing."""
     path = Path(__file__).parent / "results" / f"{name}.json"
     return json.loads(path.read_text())["result"] if path.exists() else None
+
+
+def labelled(name: str, label: str | None) -> str:
+    """Return the name of the results of one of several machines."""
+    return f"{name}_{label}" if label else name
 
 
 def _version(package: str) -> str | None:

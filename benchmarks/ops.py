@@ -1,7 +1,7 @@
 """What the operators cost on the CPU, against the speed of memory and against the other ways to do the same.
 
     python benchmarks/ops.py [--threads 1] [--rounds 15] [--compile] [--large] [--only 512x512] [--types bfloat16]
-                             [--processes 5]
+                             [--processes 5] [--label xeon]
 
 For every operator, type, shape and layout: forward over a plain copy and backward over an addition of two tensors to a
 third, both into memory that is there already; forward and backward together through autograd, and how many times
@@ -12,8 +12,8 @@ time, which other work on the machine disturbs least: processor time with one th
 Every call is made twice, and caches are emptied between the two, so that all of them find their tensors in memory, as
 in a training step, and in the same state. Shapes that fit into the caches are measured there: each call is the mean of
 several in a row; how much of a forward its call alone is, with a result and the grids of all channels, is shown by one
-of a single value of each channel. Rows go into ``ops_<threads>.json`` and ``.md`` of the results, where they replace
-those of the same name, so that a table can be measured in parts. Where a process has its memory moves results by a
+of a single value of each channel. Rows go into ``ops_<threads>_<label>.json`` and ``.md`` of the results, where they
+replace those of the same name, so that a table can be measured in parts; every machine has a label of its own. Where a process has its memory moves results by a
 tenth: with ``--processes`` every number is the median of several.
 """
 
@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.machine import machine, read_results, write_results
+from benchmarks.machine import labelled, machine, read_results, write_results
 from lightning_nncf import ops
 from lightning_nncf.ops import binarization, masking, normalized, rectified, reference
 
@@ -292,6 +292,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="+", default=["float32", "bfloat16", "float16"])
     parser.add_argument("--compile", action="store_true", help="also the compiled formula, which takes long to compile")
     parser.add_argument("--large", action="store_true", help="also NNCF's largest shape, which needs 8 GB")
+    parser.add_argument("--label", help="of this machine, which results are named after")
     parser.add_argument("--dry", action="store_true", help="write no file")
     parser.add_argument("--processes", type=int, default=1, help="whose medians count")
     parser.add_argument("--print", action="store_true", help=argparse.SUPPRESS)
@@ -306,7 +307,7 @@ def main() -> None:
     if options.print:
         sys.stdout.write(f"{json.dumps([rows, others])}\n")
     elif not options.dry:
-        write(f"ops_{options.threads}", description, rows, others)
+        write(labelled(f"ops_{options.threads}", options.label), description, rows, others)
 
 
 def _output_of(*arguments: str) -> Any:

@@ -1,6 +1,6 @@
 """What quantization-aware training costs: a whole INT8 training step over the plain float step, on the CPU.
 
-    python benchmarks/step.py [--steps 15] [--only resnet18] [--threads 2] [--processes 5]
+    python benchmarks/step.py [--steps 15] [--only resnet18] [--threads 2] [--processes 5] [--label xeon]
 
 Every quantizer of the default configuration with trainable ranges, SGD with momentum. The two steps alternate in one
 process, so that load and warmth hit both; what counts is the ratio of the medians of wall time. A third step alternates
@@ -9,7 +9,8 @@ their own, and not one with the batch norms before them. All keep the memory tha
 them. Where a process has its memory changes the time of its convolutions by a tenth, so that every case is timed in
 several processes, and the median of their ratios counts. Memory is the most that a process held of its own, measured in
 three further processes for each kind, the median; the plain ones leave freed memory to the C library, as without the
-callback. Writes ``benchmarks/results/step_<threads>.json``, where a case replaces its earlier result.
+callback. Writes ``benchmarks/results/step_<threads>_<label>.json``, where a case replaces its earlier result; every
+machine has a label of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import lightning_nncf
-from benchmarks.machine import read_results, write_results
+from benchmarks.machine import labelled, read_results, write_results
 from lightning_nncf import heap, ops
 from lightning_nncf.algorithms.quantization.quantizers import SymmetricQuantizer
 from lightning_nncf.ops.rectified import pays
@@ -190,6 +191,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--processes", type=int, default=5, help="in which a case is timed")
+    parser.add_argument("--label", help="of this machine, which results are named after")
     parser.add_argument("--dry", action="store_true", help="write no file")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--time", help=argparse.SUPPRESS)
@@ -202,7 +204,7 @@ def main() -> None:
         with heap.kept():  # as `NNCFCallback` does while it trains on a CPU
             sys.stdout.write(f"{json.dumps(timed_in_turn(options.time, options.steps))}\n")
         return
-    name = f"step_{options.threads}"
+    name = labelled(f"step_{options.threads}", options.label)
     results: dict[str, Any] = read_results(name) or {}
     results |= {"threads": options.threads, "operators": ops.describe("cpu")}
     for case in CASES:
