@@ -13,8 +13,8 @@ Every call is made twice, and caches are emptied between the two, so that all of
 in a training step, and in the same state. Shapes that fit into the caches are measured there: each call is the mean of
 several in a row; how much of a forward its call alone is, with a result and the grids of all channels, is shown by one
 of a single value of each channel. Rows go into ``ops_<threads>_<label>.json`` and ``.md`` of the results, where they
-replace those of the same name, so that a table can be measured in parts; every machine has a label of its own. Where a process has its memory moves results by a
-tenth: with ``--processes`` every number is the median of several.
+replace those of the same name, so that a table can be measured in parts; every machine has a label of its own. Where a
+process has its memory moves results by a tenth: with ``--processes`` every number is the median of several.
 """
 
 from __future__ import annotations

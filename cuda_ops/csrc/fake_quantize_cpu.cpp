@@ -16,9 +16,10 @@ constexpr int64_t kShortRow = 128;    // elements of rows that are taken togethe
 constexpr int64_t kCached = 1 << 20;  // bytes of a tensor that caches hold, as a rule
 constexpr int64_t kAhead = 4096;      // bytes between what is computed and what is asked for from memory
 
+// Activations may be in the caches, which a layer before has filled; weights are not.
 template <typename T>
 bool is_cached(const Layout& layout) {
-  return layout.numel() * int64_t(sizeof(T)) <= kCached;
+  return layout.outer > 1 && layout.numel() * int64_t(sizeof(T)) <= kCached;
 }
 
 // Asks for memory that comes next. In order, the machine sees the order itself, but stops at the end of every page;
