@@ -9,6 +9,7 @@ namespace {
 
 constexpr int64_t kBlock = 512;
 constexpr int64_t kPiece = 16384;
+constexpr int64_t kShortRow = 128;  // elements of rows of channels that are taken together
 
 // The sum of magnitudes, in float64 so that the mean is the reference's to the last bit of float32.
 template <typename T, typename A>
@@ -132,12 +133,27 @@ inline void differentiate_columns(A* grads, const A* values, int64_t count, A sc
   }
 }
 
+// The thresholds of a tensor. Where rows of channels are short and come again, every place in a row counts as a channel
+// of its own, with a threshold of its own: `layout` is changed to that.
+template <typename A>
+std::vector<A> spread(const Tensor& threshold, Layout& layout) {
+  std::vector<A> thresholds = values_of<A>(threshold);
+  const int64_t inner = layout.inner;
+  if (inner == 1 || inner > kShortRow || layout.channels == 1 || layout.outer == 1) return thresholds;
+  std::vector<A> spread(layout.channels * inner);
+  for (int64_t c = 0; c < layout.channels; ++c) std::fill_n(spread.begin() + c * inner, inner, thresholds[c]);
+  layout.channels *= inner;
+  layout.inner = 1;
+  return spread;
+}
+
 // Cuts a tensor into pieces of rows, or of rows of columns, whose number depends on its shape alone.
 struct Plan {
   bool columns;
   int64_t slots;   // partial sums
   int64_t length;  // elements of a piece of a row, or rows of a piece of columns
   int64_t pieces;  // of a row, or of all columns
+  int64_t blocks;  // of columns
   int64_t units;   // pieces in all
 
   explicit Plan(const Layout& layout) {
@@ -145,11 +161,13 @@ struct Plan {
     if (columns) {
       length = std::clamp<int64_t>(kGrain / layout.channels, 16, 512);
       pieces = (layout.outer + length - 1) / length;
-      units = pieces;
+      blocks = (layout.channels + kBlock - 1) / kBlock;
+      units = pieces * blocks;
       slots = pieces * layout.channels;
     } else {
       length = std::min(layout.inner, kBlock * 8);
       pieces = (layout.inner + length - 1) / length;
+      blocks = 1;
       units = pieces * layout.outer * layout.channels;
       slots = units;
     }
@@ -166,7 +184,7 @@ Tensor binarize_activations(const Tensor& x, const Tensor& scale, const Tensor& 
   dispatch(x, [&](auto stored, auto compute) {
     using T = decltype(stored);
     using A = decltype(compute);
-    const std::vector<A> thresholds = values_of<A>(threshold);
+    const std::vector<A> thresholds = spread<A>(threshold, layout);
     const A height = values_of<A>(scale)[0];
     const T* from = static_cast<const T*>(source.data_ptr());
     T* to = static_cast<T*>(result.data_ptr());
@@ -196,26 +214,25 @@ std::vector<Slopes<double>> differentiate(const T* grad, const T* x, T* grad_x, 
                                           const std::vector<A>& thresholds) {
   const Plan plan(layout);
   const auto parts = std::make_unique<Slopes<A>[]>(plan.slots);
-  const int64_t weight = plan.columns ? plan.length * layout.channels : plan.length;
+  const int64_t weight = plan.columns ? plan.length * std::min(kBlock, layout.channels) : plan.length;
   torch::stable::parallel_for(0, plan.units, std::max<int64_t>(1, kGrain / weight), [&](int64_t begin, int64_t end) {
     alignas(64) A wide[kBlock], wide_grad[kBlock], of_scale[kBlock], of_threshold[kBlock];
     for (int64_t unit = begin; unit < end; ++unit) {
       if (plan.columns) {
-        const int64_t last = std::min(layout.outer, (unit + 1) * plan.length);
-        for (int64_t first = 0; first < layout.channels; first += kBlock) {
-          const int64_t count = std::min(kBlock, layout.channels - first);
-          std::fill(of_scale, of_scale + count, A(0));
-          std::fill(of_threshold, of_threshold + count, A(0));
-          for (int64_t row = unit * plan.length; row < last; ++row) {
-            const int64_t at = row * layout.channels + first;
-            widen(x + at, wide, count);
-            widen(grad + at, wide_grad, count);
-            differentiate_columns(wide_grad, wide, count, scale, thresholds.data() + first, of_scale, of_threshold);
-            narrow(wide_grad, grad_x + at, count);
-          }
-          for (int64_t c = 0; c < count; ++c) {
-            parts[unit * layout.channels + first + c] = {of_scale[c], of_threshold[c]};
-          }
+        const int64_t piece = unit / plan.blocks, first = unit % plan.blocks * kBlock;
+        const int64_t last = std::min(layout.outer, (piece + 1) * plan.length);
+        const int64_t count = std::min(kBlock, layout.channels - first);
+        std::fill(of_scale, of_scale + count, A(0));
+        std::fill(of_threshold, of_threshold + count, A(0));
+        for (int64_t row = piece * plan.length; row < last; ++row) {
+          const int64_t at = row * layout.channels + first;
+          widen(x + at, wide, count);
+          widen(grad + at, wide_grad, count);
+          differentiate_columns(wide_grad, wide, count, scale, thresholds.data() + first, of_scale, of_threshold);
+          narrow(wide_grad, grad_x + at, count);
+        }
+        for (int64_t c = 0; c < count; ++c) {
+          parts[piece * layout.channels + first + c] = {of_scale[c], of_threshold[c]};
         }
         continue;
       }
@@ -261,12 +278,14 @@ std::tuple<Tensor, Tensor, Tensor> binarize_activations_backward(const Tensor& g
   dispatch(x, [&](auto stored, auto compute) {
     using T = decltype(stored);
     using A = decltype(compute);
+    const std::vector<A> thresholds = spread<A>(threshold, layout);
     const auto totals = differentiate<T, A>(
         static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
-        static_cast<T*>(result.data_ptr()), layout, values_of<A>(scale)[0], values_of<A>(threshold));
-    for (int64_t c = 0; c < channels; ++c) {
-      of_scale[0] += totals[c].scale;
-      of_threshold[c] = totals[c].threshold;
+        static_cast<T*>(result.data_ptr()), layout, values_of<A>(scale)[0], thresholds);
+    const int64_t places = layout.channels / channels;  // of every channel
+    for (int64_t place = 0; place < layout.channels; ++place) {
+      of_scale[0] += totals[place].scale;
+      of_threshold[place / places] += totals[place].threshold;
     }
   });
   return {result, like_parameter(scale, of_scale), like_parameter(threshold, of_threshold)};

@@ -364,6 +364,9 @@ def test_bits_are_the_same_for_any_number_of_threads_and_any_run(device: str, la
     calls: list[Callable[[], tuple[Tensor, ...]]] = [
         lambda: tuple(ops.fake_quantize_symmetric(each.x, each.positive, -128, 127, 1) for each in short),
         lambda: tuple(ops.fake_quantize_asymmetric(each.x, each.negative, each.positive, 256, 1) for each in short),
+        lambda: ops.binarize_activations_backward(
+            short[0].grad, short[0].x, short[0].positive[:, :1], short[0].positive / 4, 1
+        ),
         lambda: ops.fake_quantize_symmetric_backward(s.grad, s.x, s.positive, -128, 127, 1),
         lambda: ops.fake_quantize_asymmetric_backward(s.grad, s.x, s.negative, s.positive, 256, 1),
         lambda: ops.fake_quantize_asymmetric_backward(s.grad, s.x, s.negative[:, :1], s.positive[:, :1], 256, -1),
