@@ -14,7 +14,8 @@ namespace {
 constexpr int64_t kPiece = 4096;      // elements of a piece of a row
 constexpr int64_t kShortRow = 128;    // elements of rows that are taken together
 constexpr int64_t kCached = 1 << 20;  // bytes of a tensor that caches hold, as a rule
-constexpr int64_t kAhead = 4096;      // bytes between what is computed and what is asked for from memory
+constexpr int64_t kPage = 4096;       // bytes
+constexpr int64_t kAhead = kPage;     // bytes between what is computed and what is asked for from memory
 
 // Activations may be in the caches, which a layer before has filled; weights are not.
 template <typename T>
@@ -179,9 +180,9 @@ inline Sums<A> backward_row(const T* grad, const T* x, T* grad_x, int64_t count,
 template <typename T>
 constexpr int64_t kTogether = sizeof(T) == 2 ? 8 : 2;
 
-// One value of every channel, for a few rows, which read the grids together.
+// One value of every channel, for a few rows `stride` values apart, which read the grids together.
 template <bool kSymmetric, Way kWay, int kRows, typename T, typename A>
-[[gnu::noinline]] void forward_channels(const T* x, T* y, int64_t channels, const Grids<A>& grids) {
+[[gnu::noinline]] void forward_channels(const T* x, T* y, int64_t stride, int64_t channels, const Grids<A>& grids) {
   using V = Vector<A>;
   using One = Lanes<A, 1>;
   const auto shared = Quantizer<kSymmetric, kWay, V>::of_one(grids, 0);
@@ -190,29 +191,35 @@ template <bool kSymmetric, Way kWay, int kRows, typename T, typename A>
     const auto first = shared.at(grids, c);
     const auto second = shared.at(grids, c + V::kWidth);
     for (int row = 0; row < kRows; ++row) {
-      forward_pair<V>(x + row * channels + c, y + row * channels + c, first, second);
+      forward_pair<V>(x + row * stride + c, y + row * stride + c, first, second);
     }
   }
   if (c + V::kWidth <= channels) {
     const auto quantize = shared.at(grids, c);
-    for (int row = 0; row < kRows; ++row) forward_one<V>(x + row * channels + c, y + row * channels + c, quantize);
+    for (int row = 0; row < kRows; ++row) forward_one<V>(x + row * stride + c, y + row * stride + c, quantize);
     c += V::kWidth;
   }
   for (; c < channels; ++c) {
     const auto quantize = Quantizer<kSymmetric, kWay, One>::of_one(grids, c);
-    for (int row = 0; row < kRows; ++row) forward_one<One>(x + row * channels + c, y + row * channels + c, quantize);
+    for (int row = 0; row < kRows; ++row) forward_one<One>(x + row * stride + c, y + row * stride + c, quantize);
   }
 }
 
-// From the caches, two rows at a time read the grids half as often; from memory, that is read in order only by one.
+// From the caches, four rows at a time read the grids less often: one of every quarter, since the machine looks ahead for
+// one row in a page only, and not whole pages apart, where loads wait for the stores of others. From memory, that is read
+// in order only by one.
 template <bool kSymmetric, Way kWay, typename T, typename A>
 inline void forward_all_channels(const T* x, T* y, int64_t channels, int64_t rows, bool cached, const Grids<A>& grids) {
   constexpr int kRows = 4;
-  int64_t row = 0;
-  for (; cached && row + kRows <= rows; row += kRows) {
-    forward_channels<kSymmetric, kWay, kRows>(x + row * channels, y + row * channels, channels, grids);
+  int64_t together = cached ? rows / kRows : 0;
+  if (together * channels * int64_t(sizeof(T)) % kPage == 0 && together > 0) --together;
+  const int64_t stride = together * channels;
+  for (int64_t row = 0; row < together; ++row) {
+    forward_channels<kSymmetric, kWay, kRows>(x + row * channels, y + row * channels, stride, channels, grids);
   }
-  for (; row < rows; ++row) forward_channels<kSymmetric, kWay, 1>(x + row * channels, y + row * channels, channels, grids);
+  for (int64_t row = together * kRows; row < rows; ++row) {
+    forward_channels<kSymmetric, kWay, 1>(x + row * channels, y + row * channels, 0, channels, grids);
+  }
 }
 
 // The same for the backward, the sums in arrays of one value for each channel.
