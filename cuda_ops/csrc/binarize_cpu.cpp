@@ -9,7 +9,6 @@ namespace {
 
 constexpr int64_t kBlock = 512;
 constexpr int64_t kPiece = 16384;
-constexpr int64_t kShortRow = 128;  // elements of rows of channels that are taken together
 
 // The sum of magnitudes, in float64 so that the mean is the reference's to the last bit of float32.
 template <typename T, typename A>

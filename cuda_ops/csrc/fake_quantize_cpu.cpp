@@ -12,7 +12,6 @@ namespace lightning_nncf {
 namespace {
 
 constexpr int64_t kPiece = 4096;      // elements of a piece of a row
-constexpr int64_t kShortRow = 128;    // elements of rows that are taken together
 constexpr int64_t kCached = 1 << 20;  // bytes of a tensor that caches hold, as a rule
 constexpr int64_t kPage = 4096;       // bytes
 constexpr int64_t kAhead = kPage;     // bytes between what is computed and what is asked for from memory
@@ -387,8 +386,7 @@ Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, i
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max);
-    if (rectifier) ranges.rectify(rectifier->top);
+    const Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max, rectifier);
     ranges.template choose<T>([&](auto way) {
       forward<way.value>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout, ranges);
     });
@@ -423,8 +421,7 @@ Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max);
-    if (rectifier) ranges.rectify(rectifier->top);
+    const Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max, rectifier);
     result.sums = backward(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
                            static_cast<T*>(result.of_x.data_ptr()), layout, ranges);
   });

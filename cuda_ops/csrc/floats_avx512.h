@@ -11,6 +11,7 @@ struct Floats {
   static constexpr int kWidth = 16;
   __m512 v;
 
+  // A copy in a register, where GCC would copy a whole struct of vectors through memory.
   Floats same() const { return {v}; }
   static Floats set(float value) { return {_mm512_set1_ps(value)}; }
   static Floats load(const float* from) { return {_mm512_loadu_ps(from)}; }

@@ -55,21 +55,26 @@ struct Grids {
   Array<A> values_;
 };
 
+// What an activation function before the quantizer does, which the quantizer does for it: it cuts off below zero, and
+// above `top`. No gradient reaches values that it would have cut off; zero is one of them.
+struct Rectifier {
+  double top;
+};
+
 // What the grids of all channels are computed from. Every thread computes those that it needs into memory of its own:
 // what another core has just written is slow to read.
 template <bool kSymmetric, typename A>
 class Ranges {
  public:
   // Symmetric grids have one parameter, `first`.
-  Ranges(const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max)
-      : first_(first), second_(second), quant_min_(quant_min), quant_max_(quant_max) {}
-
-  // Quantizing with these grids is then quantizing what a ReLU, or one that ends at `top`, has made of the values, and
-  // no gradient reaches values that it would have cut off. Zero is one of them.
-  void rectify(double top) {
-    rectified_ = true;
-    top_ = A(top);
-  }
+  Ranges(const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max,
+         const Rectifier* rectifier = nullptr)
+      : first_(first),
+        second_(second),
+        quant_min_(quant_min),
+        quant_max_(quant_max),
+        rectified_(rectifier != nullptr),
+        top_(rectifier ? A(rectifier->top) : A(0)) {}
 
   // Calls `body` with the way that the forward goes: the fast ones want reciprocals of full precision, products that do
   // not overflow, and ticks with room for fractions beside them.
@@ -150,8 +155,8 @@ class Ranges {
 
   Values<A> first_, second_;
   int64_t quant_min_, quant_max_;
-  bool rectified_ = false;
-  A top_ = std::numeric_limits<A>::infinity();
+  bool rectified_;
+  A top_;
 };
 
 }  // namespace lightning_nncf

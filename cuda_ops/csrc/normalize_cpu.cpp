@@ -325,12 +325,10 @@ struct Settings {
   double top;
 };
 
-// Calls `body` with the way that the forward goes, and with the grid.
-template <typename A, typename F>
-void with_grid(const Tensor& scale, const Settings& settings, const F& body) {
-  Ranges<true, A> ranges(scale, scale, settings.quant_min, settings.quant_max);
-  if (settings.rectified) ranges.rectify(settings.top);
-  ranges.template choose<A>([&](auto way) { body(way, ranges.template grids<way.value>(0, 1)); });
+template <typename A>
+Ranges<true, A> ranges_of(const Tensor& scale, const Settings& settings) {
+  const Rectifier rectifier{settings.top};
+  return {scale, scale, settings.quant_min, settings.quant_max, settings.rectified ? &rectifier : nullptr};
 }
 
 // Calls `body` with a value of the type that is computed in.
@@ -392,7 +390,9 @@ std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& wei
     const A* values = static_cast<const A*>(source.data_ptr());
     A* results = static_cast<A*>(result.data_ptr());
     const Block<A> block(rows);
-    with_grid<A>(scale, {quant_min, quant_max, rectified, top}, [&](auto way, const Grids<A>& grids) {
+    const auto ranges = ranges_of<A>(scale, {quant_min, quant_max, rectified, top});
+    ranges.template choose<A>([&](auto way) {
+      const auto grids = ranges.template grids<way.value>(0, 1);
       each_block<A>(rows, channels, 1, [&](int64_t first, int64_t last, A* copies) {
         const A* from[kMost];
         for (int64_t c = first; c < last; ++c) {
@@ -456,42 +456,41 @@ Gradients backward(const Tensor& grad, const Tensor& x, const Tensor& weight, co
     A* results = static_cast<A*>(of_x.data_ptr());
     const Block<A> block(rows);
     std::vector<Sums<double>> of_blocks(channels);  // of each at the place of its first channel
-    with_grid<A>(scale, settings, [&](auto, const Grids<A>& grids) {
-      each_block<A>(rows, channels, 2, [&](int64_t first, int64_t last, A* copies) {
-        A* const copies_of_x = copies + block.size(last - first);
-        const A *g[kMost], *from[kMost];
-        RangeSums<A> range;
-        for (int64_t c = first; c < last; ++c) {
-          g[c - first] = block.gather(grads, c, copies, c - first);
-          from[c - first] = block.gather(values, c, copies_of_x, c - first);
-        }
-        Learned learned[kMost];
-        const auto target = [&](int64_t c) {
-          return block.copied() ? copies + block.size(c - first) : block.in_memory(results, c);
-        };
-        for (int64_t c = first; c < last; ++c) {
-          const Affine<A> affine(A(means[c]), A(inverses[c]), weights[c], biases[c]);
-          if (block.copied()) block.fill(copies_of_x + block.size(c - first), A(means[c]));
-          learned[c - first] =
-              clip(g[c - first], from[c - first], target(c), block.seen(), A(means[c]), affine, grids, range);
-        }
-        for (int64_t c = first; c < last; ++c) {
-          of_bias[c] = learned[c - first].grad;
-          of_weight[c] = learned[c - first].distance * inverses[c];
-        }
-        for (int64_t c = first; c < last; ++c) {
-          const double factor = inverses[c] * double(weights[c]);
-          const double of_value = -factor * of_weight[c] * inverses[c] / count;
-          const double constant = -factor * of_bias[c] / count - of_value * means[c];
-          center(target(c), from[c - first], block.seen(), A(factor), A(of_value), A(constant));
-          if (block.copied()) block.scatter(target(c), results, c);
-        }
-        range.flush();
-        of_blocks[first] = range.total();
-      });
-      for (const Sums<double>& each : of_blocks) add(totals[0], each);
-      totals[0].inside /= -double(grids.step[0]);
+    const auto grids = ranges_of<A>(scale, settings).template grids<Way::kDivide>(0, 1);
+    each_block<A>(rows, channels, 2, [&](int64_t first, int64_t last, A* copies) {
+      A* const copies_of_x = copies + block.size(last - first);
+      const A *g[kMost], *from[kMost];
+      RangeSums<A> range;
+      for (int64_t c = first; c < last; ++c) {
+        g[c - first] = block.gather(grads, c, copies, c - first);
+        from[c - first] = block.gather(values, c, copies_of_x, c - first);
+      }
+      Learned learned[kMost];
+      const auto target = [&](int64_t c) {
+        return block.copied() ? copies + block.size(c - first) : block.in_memory(results, c);
+      };
+      for (int64_t c = first; c < last; ++c) {
+        const Affine<A> affine(A(means[c]), A(inverses[c]), weights[c], biases[c]);
+        if (block.copied()) block.fill(copies_of_x + block.size(c - first), A(means[c]));
+        learned[c - first] =
+            clip(g[c - first], from[c - first], target(c), block.seen(), A(means[c]), affine, grids, range);
+      }
+      for (int64_t c = first; c < last; ++c) {
+        of_bias[c] = learned[c - first].grad;
+        of_weight[c] = learned[c - first].distance * inverses[c];
+      }
+      for (int64_t c = first; c < last; ++c) {
+        const double factor = inverses[c] * double(weights[c]);
+        const double of_value = -factor * of_weight[c] * inverses[c] / count;
+        const double constant = -factor * of_bias[c] / count - of_value * means[c];
+        center(target(c), from[c - first], block.seen(), A(factor), A(of_value), A(constant));
+        if (block.copied()) block.scatter(target(c), results, c);
+      }
+      range.flush();
+      of_blocks[first] = range.total();
     });
+    for (const Sums<double>& each : of_blocks) add(totals[0], each);
+    totals[0].inside /= -double(grids.step[0]);
   });
   return {in_layout_of(of_x, x), like_parameter(weight, of_weight), like_parameter(bias, of_bias),
           settings.rectified ? rectified_scale_gradient(totals, scale, settings.quant_max, settings.top)

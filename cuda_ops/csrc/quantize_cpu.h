@@ -111,11 +111,6 @@ struct Slope {
   }
 };
 
-// What an activation function before the quantizer does, which the quantizer does for it.
-struct Rectifier {
-  double top;
-};
-
 inline Tensor scale_gradient(const std::vector<Sums<double>>& sums, const Tensor& scale, int64_t quant_min,
                       int64_t quant_max) {
   std::vector<double> values = values_of<double>(scale);

@@ -11,7 +11,8 @@
 
 namespace lightning_nncf {
 
-constexpr int64_t kGrain = 32768;  // elements worth a thread
+constexpr int64_t kGrain = 32768;   // elements worth a thread
+constexpr int64_t kShortRow = 128;  // elements of rows of channels that are taken together
 
 constexpr int64_t kLine = 64;  // bytes of a cache line, and of the widest vector
 
