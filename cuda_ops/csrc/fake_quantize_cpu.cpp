@@ -498,12 +498,14 @@ std::tuple<Tensor, Tensor> asymmetric_backward_in_place(const Tensor& grad, cons
 
 STABLE_TORCH_LIBRARY_IMPL(lightning_nncf, CPU, m) {
   m.impl("fake_quantize_symmetric", TORCH_BOX(&symmetric));
+  m.impl("fake_quantize_symmetric_forward", TORCH_BOX(&symmetric));
   m.impl("fake_quantize_symmetric_backward", TORCH_BOX(&symmetric_backward));
   m.impl("fake_quantize_symmetric_backward_", TORCH_BOX(&symmetric_backward_in_place));
   m.impl("fake_quantize_rectified", TORCH_BOX(&rectified));
   m.impl("fake_quantize_rectified_backward", TORCH_BOX(&rectified_backward));
   m.impl("fake_quantize_rectified_backward_", TORCH_BOX(&rectified_backward_in_place));
   m.impl("fake_quantize_asymmetric", TORCH_BOX(&asymmetric));
+  m.impl("fake_quantize_asymmetric_forward", TORCH_BOX(&asymmetric));
   m.impl("fake_quantize_asymmetric_backward", TORCH_BOX(&asymmetric_backward));
   m.impl("fake_quantize_asymmetric_backward_", TORCH_BOX(&asymmetric_backward_in_place));
 }

@@ -476,8 +476,10 @@ std::tuple<Tensor, Tensor, Tensor> asymmetric_backward(const Tensor& grad, const
 
 STABLE_TORCH_LIBRARY_IMPL(lightning_nncf, CUDA, m) {
   m.impl("fake_quantize_symmetric", TORCH_BOX(&symmetric));
+  m.impl("fake_quantize_symmetric_forward", TORCH_BOX(&symmetric));
   m.impl("fake_quantize_symmetric_backward", TORCH_BOX(&symmetric_backward));
   m.impl("fake_quantize_asymmetric", TORCH_BOX(&asymmetric));
+  m.impl("fake_quantize_asymmetric_forward", TORCH_BOX(&asymmetric));
   m.impl("fake_quantize_asymmetric_backward", TORCH_BOX(&asymmetric_backward));
 }
 

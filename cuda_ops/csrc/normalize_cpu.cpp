@@ -369,14 +369,17 @@ void update(const Tensor& running, const std::vector<double>& values, double mom
 
 std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& weight, const Tensor& bias,
                                            const Tensor& running_mean, const Tensor& running_var,
-                                           const Tensor& scale, double momentum, double eps, int64_t quant_min,
-                                           int64_t quant_max, bool rectified, double top) {
+                                           const Tensor& batches, const Tensor& scale, double momentum,
+                                           double eps, int64_t quant_min, int64_t quant_max, bool rectified,
+                                           double top) {
   check(x, scale);
   if (!computes(x)) {
     auto [y, mean, inverse] = normalized(torch::stable::to(x, ScalarType::Float), weight, bias, running_mean, running_var,
-                                      scale, momentum, eps, quant_min, quant_max, rectified, top);
+                                      batches, scale, momentum, eps, quant_min, quant_max, rectified, top);
     return {in_type_of(y, x), mean, inverse};
   }
+  STD_TORCH_CHECK(batches.scalar_type() == ScalarType::Long && batches.numel() == 1,
+                  "expected the number of batches as one int64 value");
   const int64_t channels = x.size(1);
   for (const Tensor* each : {&weight, &bias, &running_mean, &running_var}) check_parameter(*each, channels);
   const Tensor source = packed(x);
@@ -417,6 +420,7 @@ std::tuple<Tensor, Tensor, Tensor> normalized(const Tensor& x, const Tensor& wei
   update(running_mean, means, momentum);
   for (double& variance : variances) variance *= count / (count - 1);
   update(running_var, variances, momentum);
+  ++*static_cast<int64_t*>(batches.data_ptr());
   if (!x.is_contiguous()) {
     Tensor moved = torch::stable::empty_like(x);
     torch::stable::copy_(moved, result);

@@ -12,7 +12,6 @@ from lightning_nncf.errors import HookError
 from lightning_nncf.graph.calls import close_alone, close_call, open_alone, open_call
 from lightning_nncf.graph.frames import Scope
 from lightning_nncf.graph.slots import Change
-from lightning_nncf.graph.stand_ins import NOTHING, is_alone, rectified
 from lightning_nncf.graph.values import replace_tensors
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
 from lightning_nncf.ops.rebuilding import rebuild_in_backward
@@ -36,22 +35,16 @@ class Enter:
                 f"module {scope.name} runs as a replica or shallow copy, which cannot carry "
                 "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
             )
-        if scope.given and args and id(args[0]) in scope.given:
-            scope.result = scope.given.pop(id(args[0]))
-            scope.pass_by()
-            return (NOTHING,), kwargs
-        path = scope.path if open_alone(scope) else open_call(scope).path
-        eager = bool(scope.thread)  # has begun a call outside of a compiler
-        if eager and scope.rectifies and len(args) == 1 and not scope.inputs:
-            scope.result = rectified(scope, path, args[0])
-            if scope.result is not None:
-                return (NOTHING,), kwargs
+        eager = not torch.compiler.is_compiling()
+        path = open_alone(scope) if eager else None
+        if path is None:
+            path = open_call(scope).path
         slots = scope.inputs.get(path) if scope.inputs else None
         if not slots:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
             value = slots[0](args[0])
-            if eager and scope.convolves and is_alone(module) and is_quantized_data(value):
+            if eager and scope.convolves and _gets_it(module) and is_quantized_data(value):
                 scope.data = value
                 value = value.detach()
             return (value,), kwargs
@@ -67,20 +60,16 @@ class Leave:
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
         """Replace outputs and end the call."""
-        scope = self.scope
-        if not (scope.frames or scope.thread):
-            known, scope.result = scope.result, None
-            return known
-        eager = bool(scope.thread)
-        if eager and scope.thread["id"] != threading.get_ident():
-            return None
-        plain, data, known = result, scope.data, scope.result
-        frame = None
+        scope, running = self.scope, self.scope.thread
+        if running["id"] != threading.get_ident() if running else not scope.frames:
+            return None  # a call of another thread, or none
+        plain, frame = result, None
         try:
-            if data is not None and isinstance(result, torch.Tensor):
-                result = self._learned(module, result, data)
+            if scope.data is not None and isinstance(result, torch.Tensor):
+                result = self._learned(module, result, scope.data)
         finally:
-            scope.data = scope.result = None
+            scope.data = None
+            eager = bool(running)  # has begun outside of a compiler
             if scope.frames:
                 frame = close_call(scope)
             else:
@@ -88,11 +77,9 @@ class Leave:
         try:
             if result is None:
                 return None
-            if known is not None:
-                return known
             if eager and scope.weights:
                 rebuild_in_backward(result, args[0] if args else None)
-            slots = scope.outputs.get(scope.path if frame is None else frame.path) if scope.outputs else None
+            slots = scope.outputs.get(scope.at if frame is None else frame.path) if scope.outputs else None
             if slots:
                 if not isinstance(result, torch.Tensor):
                     return replace_tensors(result, Change(slots))
@@ -110,3 +97,8 @@ class Leave:
             self.scope.convolves = False
             learned = module.forward(data)
         return learned
+
+
+def _gets_it(module: nn.Module) -> bool:
+    """Return whether a module gets its input as our hook returns it, and nobody waits for its gradients."""
+    return len(module._forward_pre_hooks) <= 1 and not module._backward_hooks and not module._backward_pre_hooks

@@ -17,30 +17,32 @@ from lightning_nncf.graph.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, pla
 __all__ = ["close_alone", "close_call", "open_alone", "open_call"]
 
 
-def open_alone(scope: Scope) -> bool:
-    """Begin a call without a frame, if it needs none now.
+def open_alone(scope: Scope) -> str | None:
+    """Begin a call without a frame, if it needs none now; not to be called under a compiler.
 
     Args:
         scope: The scope of the module called.
 
     Returns:
-        Whether it has begun. If not, `open_call` begins it.
+        The path of the call; ``None`` if it has not begun: `open_call` begins it.
     """
-    if not (scope.settle() if scope.solitary is None else scope.solitary):
-        return False
-    if scope.callers or scope.frames or torch.compiler.is_compiling():
-        return False
+    if not (scope.settle() if scope.solitary is None else scope.solitary) or scope.frames:
+        return None
+    above = scope.callers[-1] if scope.callers else None
+    if above is not None and above.mode is not None:
+        return None
     weights, hidden = scope.weights, scope.module.__dict__
     # A call around this one may have hidden the weight already; an interruption may have left it hidden.
     if weights and weights[0][1] in hidden and not scope.thread:
-        return False
+        return None
     thread = threading.get_ident()  # as `Scope.claim` does, without a call in every layer
     if scope.thread.setdefault("id", thread) != thread:
         scope.refuse()
+    scope.at = path = scope.locate(above) if scope.tracked else scope.path
     if weights:
         _, name, slot = weights[0]
         hidden[name] = slot(scope.module._parameters[name])  # type: ignore[arg-type]
-    return True
+    return path
 
 
 def close_alone(scope: Scope) -> None:
@@ -65,7 +67,7 @@ def open_call(scope: Scope) -> Frame:
     if scope.callers:
         frame.begin_in(scope.callers[-1])
     if scope.tracked:
-        frame.path = scope.locate(frame)
+        frame.path = scope.locate(frame.above)
     for holder, name, slot in scope.weights:
         earlier = holder.__dict__.get(name, ABSENT)
         value = slot(plain_value(holder, name))

@@ -128,14 +128,14 @@ class Scope:
         self.frames: list[Frame] = []
         self.callers: list[Frame] = []
         self.thread: dict[str, int] = {}
-        # Of the running call of a layer: a quantized input whose range learns through the weights, and what the whole
-        # call gives if that is known before it.
+        # Of the running call of a layer: its path, if it has no frame; a quantized input whose range learns through the
+        # weights.
+        self.at = path
         self.data: torch.Tensor | None = None
-        self.result: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what belongs to running calls, so that a copy starts idle."""
-        idle: dict[str, Any] = {"frames": [], "callers": [], "thread": {}, "given": {}, "data": None, "result": None}
+        idle: dict[str, Any] = {"frames": [], "callers": [], "thread": {}, "given": {}, "data": None}
         return {**self.__dict__, **idle}
 
     @property
@@ -144,13 +144,13 @@ class Scope:
         return repr(self.path) if self.path else "the network"
 
     def settle(self) -> bool:
-        """Find out whether calls need no frame: nothing runs inside, their path is known, at most one weight is hidden.
+        """Find out whether calls need no frame: nothing runs inside, and at most one weight is hidden.
 
         So it is with nearly all layers, where a frame would cost more than the rest of a hook.
         """
         self.solitary = (
             self.leaf
-            and not (self.tracked or self.recurrent or self.counts)
+            and not (self.recurrent or self.counts)
             and len(self.weights) <= 1
             and all(holder is self.module and name in holder._parameters for holder, name, _ in self.weights)
         )
@@ -175,9 +175,12 @@ class Scope:
             calls = self.callers[-1].calls
             calls[self.path] = calls.get(self.path, 0) + 1
 
-    def locate(self, frame: Frame) -> str:
-        """Return the path of a call of a module that is called from several places."""
-        above = frame.above
+    def locate(self, above: Frame | None) -> str:
+        """Return the path of a call of a module that is called from several places.
+
+        Args:
+            above: The call around it.
+        """
         if above is None:
             if self.free:
                 return self.path

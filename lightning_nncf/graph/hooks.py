@@ -12,11 +12,12 @@ from lightning_nncf.errors import HookError, near
 from lightning_nncf.graph.call_hooks import Enter, Leave
 from lightning_nncf.graph.calls import close_call
 from lightning_nncf.graph.frames import SCOPE, Scope
-from lightning_nncf.graph.owners import STAND_IN, adopt, adopt_norm, release
+from lightning_nncf.graph.generated import release
+from lightning_nncf.graph.layers import STAND_IN, adopt_layer, is_layer, stand_in
+from lightning_nncf.graph.owners import adopt
 from lightning_nncf.graph.recompute import check_recomputation
 from lightning_nncf.graph.sites import HookSite, sites
 from lightning_nncf.graph.slots import Slot
-from lightning_nncf.graph.stand_ins import StandIn
 
 __all__ = ["HookSite", "insert", "inserted", "sites", "strip"]
 
@@ -136,9 +137,7 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
         scope.outputs.setdefault(frame, {})[site.port] = slot
         scope.rectifies = site.rectifies
         if site.normalizes:
-            norm = _submodule(network, site.normalizes)
-            norm.__dict__[STAND_IN] = StandIn(scope, slot)
-            adopt_norm(norm)
+            stand_in(_submodule(network, site.normalizes), scope, slot)
     else:
         for callee in site.callees:
             _call(scope, _scope_at(network, callee))
@@ -146,6 +145,9 @@ def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Mo
         slots = scope.functions.setdefault(frame, {}).setdefault((site.function, site.index, end), {})
         slots[site.port] = slot
         scope.counts[site.function] = max(site.count, scope.counts.get(site.function, 0))
+        if is_layer(target):
+            release(target)
+            _hook(target, scope)
         adopt(target)
     if site.calls or site.function:
         check_recomputation()
@@ -166,10 +168,18 @@ def _scope(module: nn.Module, path: str) -> Scope:
     if scope is None:
         scope = Scope(module, path)
         module.__dict__[SCOPE] = scope
-        module.register_forward_pre_hook(Enter(scope), with_kwargs=True)
-        module.register_forward_hook(Leave(scope), always_call=True)
+        if is_layer(module):
+            adopt_layer(module)
+        else:
+            _hook(module, scope)
     scope.solitary = None
     return scope
+
+
+def _hook(module: nn.Module, scope: Scope) -> None:
+    if not any(isinstance(hook, Enter) for hook in module._forward_pre_hooks.values()):
+        module.register_forward_pre_hook(Enter(scope), with_kwargs=True)
+        module.register_forward_hook(Leave(scope), always_call=True)
 
 
 def _slots(network: nn.Module) -> Iterator[Slot]:

@@ -20,7 +20,8 @@ from lightning_nncf.errors import HookError
 
 __all__ = ["Watch", "check_recomputation"]
 
-_GENERATORS = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator")
+_FUNCTION = "CheckpointFunction"
+_WATCHED = ("_checkpoint_without_reentrant_generator_impl", "_checkpoint_without_reentrant_generator", _FUNCTION)
 
 Resume = Callable[[bool], AbstractContextManager[None]]
 """Takes whether compressed weights must be computed anew; opens the hooks as they were when this was made."""
@@ -57,7 +58,8 @@ class Watch:
     def __init__(self, snapshot: Callable[[], Resume | None]) -> None:
         self._snapshot = snapshot
         self._open = 0
-        self._originals: dict[str, Any] = {}
+        # What is wrapped and what wraps it, kept: a network opens and closes this for every block.
+        self._wrapped: dict[str, tuple[Any, Any]] = {}
 
     def open(self) -> None:
         """Begin to watch; may be nested and called from several threads."""
@@ -65,22 +67,30 @@ class Watch:
             self._open += 1
             if self._open > 1:
                 return
-            for name in _GENERATORS:
-                original = getattr(checkpointing, name, None)
-                if original is not None:
-                    self._originals[name] = original
-                    setattr(checkpointing, name, functools.partial(self._generator, original))
-            self._originals["CheckpointFunction"] = original = checkpointing.CheckpointFunction
-            checkpointing.CheckpointFunction = _Applied(original, self._snapshot)  # type: ignore[assignment,misc]
+            names = vars(checkpointing)
+            for name in _WATCHED:
+                original = names.get(name)
+                if original is None:
+                    continue
+                known, wrapper = self._wrapped.get(name, (None, None))
+                if known is not original:
+                    wrapper = self._wrapper(name, original)
+                    self._wrapped[name] = original, wrapper
+                names[name] = wrapper
 
     def close(self) -> None:
         """Stop watching when every `open` has been closed."""
         with self._lock:
             self._open -= 1
             if self._open == 0:
-                for name, original in self._originals.items():
-                    setattr(checkpointing, name, original)
-                self._originals.clear()
+                names = vars(checkpointing)
+                for name, (original, _) in self._wrapped.items():
+                    names[name] = original
+
+    def _wrapper(self, name: str, original: Any) -> Any:
+        if name == _FUNCTION:
+            return _Applied(original, self._snapshot)
+        return functools.partial(self._generator, original)
 
     def _generator(self, original: Callable[..., Any], function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         resume = self._snapshot()

@@ -15,15 +15,10 @@ from torch.overrides import TorchFunctionMode
 from lightning_nncf.graph.addresses import child_call_path, function_name
 from lightning_nncf.graph.attributes import attributes_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, Edge, NetworkGraph, OpNode
+from lightning_nncf.graph.kinds import RECTIFIERS, kind_of
 from lightning_nncf.graph.values import describe, replace_tensors, tensors_in
 
-__all__ = ["BATCH_NORMS", "RECTIFIERS", "Recorder"]
-
-RECTIFIERS = (nn.ReLU, nn.ReLU6)
-"""Activation functions whose work a quantizer of their output can do, see `lightning_nncf.graph.stand_ins`."""
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-"""Batch norms whose work a quantizer of their output, or of an activation function behind, can do as well."""
+__all__ = ["Recorder"]
 
 _Port = tuple[str, int]
 
@@ -220,7 +215,8 @@ class Recorder(TorchFunctionMode):
             # memory tells apart who reads the result and who reads the argument.
             result = result.detach()
             outputs = [result]
-        overwrites = type(running.module) in RECTIFIERS and any(result is tensor for tensor in changed)
+        above = running.module
+        overwrites = above is not None and kind_of(above) in RECTIFIERS and any(result is tensor for tensor in changed)
         if overwrites:
             result = result.detach()
             outputs = [result]

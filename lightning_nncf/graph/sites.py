@@ -13,7 +13,7 @@ from torch import nn
 from lightning_nncf.errors import HookError, near
 from lightning_nncf.graph.addresses import frame_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, InsertionPoint, NetworkGraph, OpNode
-from lightning_nncf.graph.recorder import BATCH_NORMS, RECTIFIERS
+from lightning_nncf.graph.kinds import BATCH_NORMS, RECTIFIERS, kind_of
 
 __all__ = ["HookSite", "sites"]
 
@@ -192,7 +192,7 @@ def _activation_site(
         position = frame.outputs.get(key)
         if position is not None and frame.module:
             slot = f"{above}out{position or ''}{suffix}"
-            rectifies = type(network.get_submodule(frame.module)) in RECTIFIERS and frame.module not in graph.reread
+            rectifies = kind_of(network.get_submodule(frame.module)) in RECTIFIERS and frame.module not in graph.reread
             normalizes = _batch_norm_of(graph, network, op) if not position else ""
             if not normalizes and rectifies:
                 normalizes = _batch_norm_before(graph, network, op)
@@ -233,10 +233,7 @@ def _activation_site(
 def _batch_norm_of(graph: NetworkGraph, network: nn.Module, op: OpNode) -> str:
     """Return the path of the batch norm that an op is, if it is called once and gives what the op gives."""
     frame = graph.frames[op.address.rpartition("/")[0]]
-    kind = type(network.get_submodule(frame.module))
-    plain = (
-        getattr(kind, "_lnncf_base", kind) in BATCH_NORMS and op.function == "batch_norm"
-    )  # it may be hooked already
+    plain = kind_of(network.get_submodule(frame.module)) in BATCH_NORMS and op.function == "batch_norm"
     if plain and len(_frames_of(graph, frame.module)) == 1 and frame.outputs.get((op.address, 0)) == 0:
         return frame.module
     return ""

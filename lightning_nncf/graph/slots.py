@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -60,7 +61,8 @@ class Slot(nn.Module):
             What the module would make of the ReLU's result; ``None`` if it cannot do the work now, or somebody listens
             to what it gets. Modules that can have a method ``rectified`` as this one.
         """
-        return self._instead("rectified", tensor, top)
+        module = self._alone("rectified")
+        return None if module is None else module.rectified(tensor, top)
 
     def normalized(self, norm: nn.Module, tensor: torch.Tensor, top: float | None) -> torch.Tensor | None:
         """Apply a single module that does the work of a batch norm before it, too, and of a ReLU between them.
@@ -74,17 +76,15 @@ class Slot(nn.Module):
             What the module would make of the result; ``None`` as in `rectified`. Modules that can have a method
             ``normalized`` as this one.
         """
-        return self._instead("normalized", norm, tensor, top)
+        module = self._alone("normalized")
+        return None if module is None else module.normalized(norm, tensor, top)
 
-    def _instead(self, method: str, *arguments: object) -> torch.Tensor | None:
-        if len(self.chain) != 1:
+    def _alone(self, method: str) -> Any:
+        """Return the only module, if it has a method and nobody listens to it."""
+        chain = self.chain
+        if len(chain) != 1 or not hasattr(type(chain[0]), method):
             return None
-        (module,) = self.chain
-        stand_in = getattr(type(module), method, None)
-        if stand_in is None or is_heard(self, module):
-            return None
-        result: torch.Tensor | None = stand_in(module, *arguments)
-        return result
+        return None if is_heard(self, chain[0]) else chain[0]
 
 
 def is_heard(*modules: nn.Module) -> bool:

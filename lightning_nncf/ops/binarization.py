@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_nncf.ops import library, native
+from lightning_nncf.ops import library
 
 __all__ = ["binarize_activations", "binarize_weights"]
 
@@ -35,7 +35,6 @@ def binarize_weights(x: Tensor, *, per_filter: bool) -> Tensor:
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         compiled: Tensor = _WeightsFormula.apply(x, per_filter)
         return compiled
-    native.prepare(x.device.type)
     result: Tensor = torch.ops.lightning_nncf.binarize_weights(x, per_filter)
     return result
 
@@ -62,7 +61,6 @@ def binarize_activations(x: Tensor, scale: Tensor, threshold: Tensor, axis: int)
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         compiled: Tensor = _ActivationsFormula.apply(x, scale, threshold, axis)
         return compiled
-    native.prepare(x.device.type)
     try:
         result: Tensor = torch.ops.lightning_nncf.binarize_activations(x, scale, threshold, axis)
     except RuntimeError:

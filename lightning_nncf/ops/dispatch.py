@@ -13,19 +13,20 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_nncf.ops import library, native, reference
+from lightning_nncf.ops import library, reference
 from lightning_nncf.ops.ownership import belongs_to_backward
 
 __all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric", "is_plain", "operator_of", "slopes_of"]
 
 _ops = getattr(torch.ops, library.NAMESPACE)
 _symmetric_op = _ops.fake_quantize_symmetric.default
+_symmetric_forward_op = _ops.fake_quantize_symmetric_forward.default._op
 _symmetric_backward_op = _ops.fake_quantize_symmetric_backward.default._op
 _symmetric_backward_in_place_op = _ops.fake_quantize_symmetric_backward_.default._op
 _asymmetric_op = _ops.fake_quantize_asymmetric.default
+_asymmetric_forward_op = _ops.fake_quantize_asymmetric_forward.default._op
 _asymmetric_backward_op = _ops.fake_quantize_asymmetric_backward.default._op
 _asymmetric_backward_in_place_op = _ops.fake_quantize_asymmetric_backward_.default._op
-_below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 def fake_quantize_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
@@ -48,8 +49,6 @@ def fake_quantize_symmetric(x: Tensor, scale: Tensor, quant_min: int, quant_max:
     if compiling and not torch.compiler.is_exporting():
         compiled: Tensor = _SymmetricFormula.apply(x, scale, quant_min, quant_max, axis)
         return compiled
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
     try:
         apply = _symmetric_op if compiling or not is_plain() else _SymmetricKernel.apply
         result: Tensor = apply(x, scale, quant_min, quant_max, axis)
@@ -79,8 +78,6 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
     if compiling and not torch.compiler.is_exporting():
         compiled: Tensor = _AsymmetricFormula.apply(x, input_low, input_range, levels, axis)
         return compiled
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
     try:
         apply = _asymmetric_op if compiling or not is_plain() else _AsymmetricKernel.apply
         result: Tensor = apply(x, input_low, input_range, levels, axis)
@@ -93,8 +90,8 @@ def fake_quantize_asymmetric(x: Tensor, input_low: Tensor, input_range: Tensor, 
 def operator_of(node: Any) -> Any:
     """Return the operator that a node of autograd differentiates, if it is one of a fake quantizer in eager mode.
 
-    The node holds what it needs as ``saved_tensors`` and ``settings``, together the arguments of the operator, and the
-    size of the result as ``nbytes``.
+    The node holds what it needs as ``saved_tensors``, of which the first is as large as the result, and ``settings``:
+    together the arguments of the operator.
 
     Args:
         node: ``grad_fn`` of a tensor.
@@ -136,10 +133,7 @@ class _SymmetricKernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.settings = (quant_min, quant_max, axis)
-        ctx.nbytes = x.nbytes
-        with _below_autograd():
-            result: Tensor = _symmetric_op._op(x, scale, quant_min, quant_max, axis)
-        return result
+        return _symmetric_forward_op(x, scale, quant_min, quant_max, axis)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:
@@ -159,10 +153,7 @@ class _AsymmetricKernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, input_low: Tensor, input_range: Tensor, levels: int, axis: int) -> Tensor:
         ctx.save_for_backward(x, input_low, input_range)
         ctx.settings = (levels, axis)
-        ctx.nbytes = x.nbytes
-        with _below_autograd():
-            result: Tensor = _asymmetric_op._op(x, input_low, input_range, levels, axis)
-        return result
+        return _asymmetric_forward_op(x, input_low, input_range, levels, axis)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:

@@ -1,6 +1,7 @@
 """The operators ``torch.ops.lightning_nncf.*``: schemas, fake kernels, autograd.
 
-The formulas are the kernels of every device that has no kernel of its own.
+The formulas are the kernels of every device that has no kernel of its own. The first call of one of them on a kind of
+device loads native kernels for it, if there are any.
 
 There is no autocast rule on purpose: autocast must reach neither the values (a float32 weight is quantized in
 float32, a bfloat16 activation stays one) nor the ranges (always used as they are stored).
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_nncf.ops import reference
+from lightning_nncf.ops import native, reference
 
 __all__ = ["NAMESPACE", "define", "in_layout_of"]
 
@@ -128,6 +129,7 @@ def _differentiate_asymmetric(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ..
 
 
 _library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]
+_operators = getattr(torch.ops, NAMESPACE)
 
 
 def define(
@@ -138,6 +140,7 @@ def define(
     *,
     backward: Callable[..., Any] | None = None,
     save: Callable[..., None] | None = None,
+    inner: bool = False,
 ) -> None:
     """Define an operator of the namespace.
 
@@ -149,9 +152,19 @@ def define(
         backward: The gradients of all arguments from the context and those of the results; none for an operator that
             is not differentiated.
         save: Puts into the context what `backward` needs.
+        inner: Called by nobody but a `torch.autograd.Function`: autograd is passed by, and its result has no gradient.
     """
+
+    def load_or_compute(*arguments: Any) -> Any:
+        device = arguments[0].device.type
+        if device not in native.prepared and native.backend(device) == "native":
+            return getattr(_operators, name)(*arguments)
+        return kernel(*arguments)
+
     _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, kernel, "CompositeExplicitAutograd")
+    _library.impl(name, load_or_compute, "CompositeExplicitAutograd")
+    if inner:
+        _library.impl(name, torch.library.fallthrough_kernel, "Autograd")
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
     if backward is not None:
         torch.library.register_autograd(f"{NAMESPACE}::{name}", backward, setup_context=save, lib=_library)
@@ -166,6 +179,13 @@ define(
     save=_save_symmetric,
 )
 define(
+    "fake_quantize_symmetric_forward",
+    _SCHEMAS["fake_quantize_symmetric"],
+    _symmetric,
+    _fake_symmetric,
+    inner=True,
+)
+define(
     "fake_quantize_symmetric_backward",
     _SCHEMAS["fake_quantize_symmetric_backward"],
     _symmetric_backward,
@@ -176,6 +196,7 @@ define(
     _SCHEMAS["fake_quantize_symmetric_backward_"],
     _symmetric_backward_in_place,
     lambda grad, x, scale, *settings: torch.empty_like(scale),
+    inner=True,
 )
 define(
     "fake_quantize_asymmetric",
@@ -184,6 +205,13 @@ define(
     _fake_asymmetric,
     backward=_differentiate_asymmetric,
     save=_save_asymmetric,
+)
+define(
+    "fake_quantize_asymmetric_forward",
+    _SCHEMAS["fake_quantize_asymmetric"],
+    _asymmetric,
+    _fake_asymmetric,
+    inner=True,
 )
 define(
     "fake_quantize_asymmetric_backward",
@@ -196,4 +224,5 @@ define(
     _SCHEMAS["fake_quantize_asymmetric_backward_"],
     _asymmetric_backward_in_place,
     lambda grad, x, input_low, input_range, *settings: (torch.empty_like(input_low), torch.empty_like(input_range)),
+    inner=True,
 )

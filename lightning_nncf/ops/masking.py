@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_nncf.ops import library, native
+from lightning_nncf.ops import library
 
 __all__ = ["sample_and_mask"]
 
@@ -42,7 +42,6 @@ def sample_and_mask(x: Tensor, logits: Tensor, seed: Tensor) -> Tensor:
     if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
         compiled: Tensor = _Formula.apply(x, logits, seed)
         return compiled
-    native.prepare(x.device.type)
     try:
         result: Tensor = torch.ops.lightning_nncf.sample_and_mask(x, logits, seed)
     except RuntimeError:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_nncf.ops import native, rectified, reference
+from lightning_nncf.ops import native, reference
+from lightning_nncf.ops.dispatch import is_plain
 from lightning_nncf.ops.library import NAMESPACE, define, in_layout_of
 from lightning_nncf.ops.ownership import belongs_to_backward
 
@@ -46,18 +47,22 @@ def pays(norm: Any, x: Tensor) -> bool:
         norm: The batch norm, whose forward may be that of a subclass.
         x: What it gets.
     """
-    return bool(
-        norm.training
-        and norm.momentum is not None
-        and norm.affine
-        and norm.track_running_stats
-        and x.dtype == torch.float32 == norm.weight.dtype
-        and x.ndim > 2
+    # Asked in every layer of every step, where each question to a tensor costs microseconds: few, the rare ones last.
+    if not (norm.training and norm.momentum is not None and norm.affine and norm.track_running_stats):
+        return False
+    if norm._buffers["num_batches_tracked"] is None:
+        return False
+    shape = x.shape
+    return (
+        x.dtype == torch.float32
         and x.is_contiguous()
-        and rectified.pays(x)
-        and x.numel() > x.shape[1] == norm.num_features
-        and not torch.is_autocast_enabled("cpu")
-        and native.backend("cpu") == "native"
+        and x.is_cpu
+        and torch.is_grad_enabled()
+        and is_plain()
+        and len(shape) > 2
+        and shape[1] == norm.num_features
+        and (shape[0] > 1 or shape.numel() > shape[1])
+        and (native.prepared.get("cpu") or native.backend("cpu")) == "native"
     )
 
 
@@ -68,7 +73,7 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     norm. No gradient reaches normalized values outside the range, see also `lightning_nncf.ops.rectified`.
 
     Args:
-        norm: Batch norm with weight, bias and statistics of float32 that have a momentum.
+        norm: Batch norm with weight, bias and statistics of float32, which have a momentum and are counted.
         x: Values ``[N, C, ...]``.
         scale: Upper end of the range, ``[1]``.
         quantization: What happens to the normalized values.
@@ -83,12 +88,10 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     >>> norm.running_var
     tensor([0.9667])
     """
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
-    buffers = norm._buffers  # attributes of modules are looked up slowly
-    buffers["num_batches_tracked"].add_(1)
-    statistics = buffers["running_mean"], buffers["running_var"], norm.momentum, norm.eps
-    result: Tensor = _Kernel.apply(x, norm.weight, norm.bias, scale, statistics, quantization)
+    parameters, buffers = norm._parameters, norm._buffers  # attributes of modules are looked up slowly
+    weight, bias = parameters["weight"], parameters["bias"]
+    statistics = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
+    result: Tensor = _Kernel.apply(x, weight, bias, scale, statistics, norm.momentum, norm.eps, quantization)
     return result
 
 
@@ -104,6 +107,7 @@ def _forward(
     bias: Tensor,
     running_mean: Tensor,
     running_var: Tensor,
+    batches: Tensor,
     scale: Tensor,
     momentum: float,
     eps: float,
@@ -118,6 +122,7 @@ def _forward(
     count = x.numel() / x.shape[1]
     running_mean.lerp_(mean.to(running_mean.dtype), momentum)
     running_var.lerp_((variance * (count / (count - 1))).to(running_var.dtype), momentum)
+    batches.add_(1)
     mean, inverse = mean.to(weight.dtype), (variance + eps).rsqrt().to(weight.dtype)
     factor, offset = _affine(weight, bias, mean, inverse, x.ndim)
     values = values * factor + offset
@@ -166,10 +171,11 @@ _SETTINGS = "int quant_min, int quant_max, bool rectified, float top"
 
 define(
     "fake_quantize_normalized",
-    "(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var, Tensor scale,"
-    f" float momentum, float eps, {_SETTINGS}) -> (Tensor, Tensor, Tensor)",
+    "(Tensor x, Tensor weight, Tensor bias, Tensor(a!) running_mean, Tensor(b!) running_var,"
+    f" Tensor(c!) batches, Tensor scale, float momentum, float eps, {_SETTINGS}) -> (Tensor, Tensor, Tensor)",
     _forward,
     lambda x, weight, *others: (torch.empty_like(x), torch.empty_like(weight), torch.empty_like(weight)),
+    inner=True,
 )
 define(
     "fake_quantize_normalized_backward",
@@ -179,6 +185,7 @@ define(
     lambda grad, x, weight, bias, mean, inverse, scale, *settings: tuple(
         torch.empty_like(each) for each in (x, weight, bias, scale)
     ),
+    inner=True,
 )
 define(
     "fake_quantize_normalized_backward_",
@@ -188,13 +195,13 @@ define(
     lambda grad, x, weight, bias, mean, inverse, scale, *settings: tuple(
         torch.empty_like(each) for each in (weight, bias, scale)
     ),
+    inner=True,
 )
 
 _ops = getattr(torch.ops, NAMESPACE)
 _op = _ops.fake_quantize_normalized.default._op
 _backward_op = _ops.fake_quantize_normalized_backward.default._op
 _backward_in_place_op = _ops.fake_quantize_normalized_backward_.default._op
-_below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 class _Kernel(torch.autograd.Function):
@@ -205,12 +212,12 @@ class _Kernel(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor,
         scale: Tensor,
-        statistics: tuple[Any, ...],
+        statistics: tuple[Tensor, Tensor, Tensor],
+        momentum: float,
+        eps: float,
         settings: Quantization,
     ) -> Tensor:
-        running_mean, running_var, momentum, eps = statistics
-        with _below_autograd():
-            result, mean, inverse = _op(x, weight, bias, running_mean, running_var, scale, momentum, eps, *settings)
+        result, mean, inverse = _op(x, weight, bias, *statistics, scale, momentum, eps, *settings)
         ctx.save_for_backward(x, weight, bias, mean, inverse, scale)
         ctx.settings = settings
         return result  # type: ignore[no-any-return]
@@ -221,11 +228,11 @@ class _Kernel(torch.autograd.Function):
         if torch.is_grad_enabled():
             return _once(ctx, grad)
         if belongs_to_backward(grad):
-            return grad, *_backward_in_place_op(grad, *ctx.saved_tensors, *ctx.settings), None, None
-        return (*_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
+            return grad, *_backward_in_place_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None
+        return (*_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None)
 
 
 @once_differentiable
 def _once(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """Differentiate where a second derivative may be asked for, which must then fail."""
-    return (*_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None)
+    return (*_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None, None)

@@ -21,24 +21,19 @@ _tensor_holders: Any = Tensor._use_count  # type: ignore[attr-defined]
 _storage_address: Any = torch._C._storage_address  # type: ignore[attr-defined]
 _storage_holders: Any = torch._C._storage_Use_Count
 
-_LEAST_BYTES = 1 << 16
-"""Below, memory comes from the C library's free lists without page faults, and looking costs more than it saves."""
-
 
 def belongs_to_backward(grad: Tensor) -> bool:
     """Return whether a gradient is held by nothing but the backward that received it.
 
-    To be called from the ``backward`` of a `torch.autograd.Function`, with its argument, and from nowhere else.
+    To be called from the ``backward`` of a `torch.autograd.Function`, with its argument, and from nowhere else; not
+    where a second derivative may be asked for.
 
     Args:
         grad: The gradient that the backward was called with.
     """
     return (
-        grad.nbytes >= _LEAST_BYTES
+        type(grad) is Tensor
         and grad.is_cpu
-        and type(grad) is Tensor
-        and not torch.is_grad_enabled()
-        and not torch._C._len_torch_dispatch_stack()
         # The memory is asked for without a Python object for it: that would hold it from then on.
         and (sys.getrefcount(grad), _tensor_holders(grad), _storage_holders(_storage_address(grad))) == _sole_owner()
     )

@@ -47,9 +47,9 @@ def rebuild_in_backward(result: Any, x: Any = None) -> None:
     >>> torch.equal(y.grad_fn._saved_input, x)
     True
     """
-    if not isinstance(result, Tensor) or not result.is_cpu:
-        return
     if isinstance(x, Tensor) and x.nbytes < _LEAST_BYTES:
+        return
+    if not isinstance(result, Tensor) or not result.is_cpu:
         return
     node: Any = result.grad_fn
     if type(node).__name__ in _KEPT:
@@ -64,7 +64,7 @@ def rebuild_input(node: Any, source: Any) -> None:
         source: Node that made this input.
     """
     operator = dispatch.operator_of(source)
-    if operator is not None and source.nbytes >= _LEAST_BYTES:
+    if operator is not None and source.saved_tensors[0].nbytes >= _LEAST_BYTES:
         with contextlib.suppress(RuntimeError):  # it has hooks of somebody else
             getattr(node, _KEPT[type(node).__name__]).register_hooks(partial(_Recipe, operator, source), _Recipe.follow)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from lightning_nncf.ops import native, reference
+from lightning_nncf.ops import reference
 from lightning_nncf.ops.dispatch import is_plain
 from lightning_nncf.ops.library import NAMESPACE, define, in_layout_of
 from lightning_nncf.ops.ownership import belongs_to_backward
@@ -50,8 +50,6 @@ def fake_quantize_rectified(x: Tensor, scale: Tensor, quant_max: int, top: float
     >>> fake_quantize_rectified(torch.tensor([-9.0, 0.6, 2.8, 9.0]), torch.tensor([7.0]), 7, 3.0)
     tensor([0., 1., 3., 3.])
     """
-    if x.device.type not in native.prepared:
-        native.prepare(x.device.type)
     result: Tensor = _Kernel.apply(x, scale, quant_max, top)
     return result
 
@@ -76,25 +74,27 @@ define(
     "(Tensor x, Tensor scale, int quant_max, float top) -> Tensor",
     _forward,
     lambda x, scale, quant_max, top: torch.empty_like(x),
+    inner=True,
 )
 define(
     "fake_quantize_rectified_backward",
     "(Tensor grad, Tensor x, Tensor scale, int quant_max, float top) -> (Tensor, Tensor)",
     _backward,
     lambda grad, x, scale, quant_max, top: (torch.empty_like(x), torch.empty_like(scale)),
+    inner=True,
 )
 define(
     "fake_quantize_rectified_backward_",
     "(Tensor(a!) grad, Tensor x, Tensor scale, int quant_max, float top) -> Tensor",
     _backward_in_place,
     lambda grad, x, scale, quant_max, top: torch.empty_like(scale),
+    inner=True,
 )
 
 _ops = getattr(torch.ops, NAMESPACE)
 _op = _ops.fake_quantize_rectified.default._op
 _backward_op = _ops.fake_quantize_rectified_backward.default._op
 _backward_in_place_op = _ops.fake_quantize_rectified_backward_.default._op
-_below_autograd = torch._C._AutoDispatchBelowAutograd
 
 
 class _Kernel(torch.autograd.Function):
@@ -104,10 +104,7 @@ class _Kernel(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor, quant_max: int, top: float) -> Tensor:
         ctx.save_for_backward(x, scale)
         ctx.settings = (quant_max, top)
-        ctx.nbytes = x.nbytes
-        with _below_autograd():
-            result: Tensor = _op(x, scale, quant_max, top)
-        return result
+        return _op(x, scale, quant_max, top)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> tuple[Tensor | None, ...]:

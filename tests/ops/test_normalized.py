@@ -147,7 +147,18 @@ def arguments(x: Tensor, settings: Quantization) -> tuple[list[object], list[obj
     norm = batch_norm(x.shape[1]).requires_grad_(False)
     end = [settings.quant_min, settings.quant_max, settings.rectified, settings.top]
     scale = torch.tensor([2.0])
-    before = [x, norm.weight, norm.bias, norm.running_mean, norm.running_var, scale, 0.1, 1e-5, *end]
+    before = [
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.num_batches_tracked,
+        scale,
+        0.1,
+        1e-5,
+    ]
+    before += end
     _, mean, inverse = OPS.fake_quantize_normalized(*copy.deepcopy(before))
     return before, [torch.randn(x.shape).to(x), x, norm.weight, norm.bias, mean, inverse, scale, *end]
 
@@ -181,7 +192,7 @@ def test_the_formula_gives_what_the_kernel_gives(layout: str, name: str) -> None
     mine, theirs = copy.deepcopy(forward), copy.deepcopy(forward)
     rounding = {torch.bfloat16: 2**-8, torch.float16: 2**-10}.get(forward[0].dtype, 1e-5)
     pairs = zip(OPS.fake_quantize_normalized(*mine), normalized._forward(*theirs), strict=True)
-    for one, other in [*pairs, *zip(mine[3:5], theirs[3:5], strict=True)]:
+    for one, other in [*pairs, *zip(mine[3:6], theirs[3:6], strict=True)]:
         torch.testing.assert_close(one, other, rtol=rounding, atol=rounding)
     pairs = zip(OPS.fake_quantize_normalized_backward(*backward), normalized._backward(*backward), strict=True)
     for one, other in pairs:
@@ -205,13 +216,14 @@ def test_it_pays_where_a_batch_norm_learns_from_its_batch() -> None:
     assert not pays(nn.BatchNorm2d(6, momentum=None), x)
     assert not pays(nn.BatchNorm2d(6, track_running_stats=False), x)
     assert not pays(nn.BatchNorm2d(6, affine=False), x)
-    assert not pays(norm, x.detach())
+    assert pays(norm, x.detach())
     assert not pays(norm, x.double())
     assert not pays(norm, x.contiguous(memory_format=torch.channels_last))
     assert not pays(norm, x[:, :5])
     assert not pays(norm, x[:1, :, :1, :1])
     with torch.autocast("cpu", torch.bfloat16):
-        assert not pays(norm, x)
+        assert pays(norm, x)  # which stays a float32 batch norm
+        assert not pays(norm, x.bfloat16())
     with torch.no_grad():
         assert not pays(norm, x)
 

@@ -187,7 +187,8 @@ class SymmetricQuantizer(Quantizer):
 
     def quantize(self, x: Tensor) -> Tensor:
         """Fake-quantize a tensor."""
-        return fake_quantize_symmetric(x, self._learned_width(), self.quant_min, self.quant_max, self.axis)
+        scale = self._parameters["scale"] if self._learns_plainly else self._learned_width()
+        return fake_quantize_symmetric(x, scale, self.quant_min, self.quant_max, self.axis)  # type: ignore[arg-type]
 
     def rectified(self, x: Tensor, top: float) -> Tensor | None:
         """Fake-quantize what a ReLU that ends at `top` makes of a tensor, if that is worth more than doing both."""

@@ -119,10 +119,15 @@ def _mean_behind(network: nn.Module, name: str, data: list[Tensor]) -> Tensor:
     """Return the mean of each channel behind a module, before any quantizer there."""
     found = []
 
-    def watch(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def watch(output: Tensor) -> None:
         found.append(output.double().transpose(0, 1).flatten(1).mean(1))
 
-    handle = network.get_submodule(name).register_forward_hook(watch, prepend=True)
+    module = network.get_submodule(name)
+    if "lnncf_out" in module._modules:
+        quantizers = module.get_submodule("lnncf_out")
+        handle = quantizers.register_forward_pre_hook(lambda _, inputs: watch(inputs[0]))
+    else:
+        handle = module.register_forward_hook(lambda _, inputs, output: watch(output))
     with torch.no_grad():
         for x in data:
             network(x)

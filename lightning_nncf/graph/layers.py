@@ -1,0 +1,159 @@
+"""Batch norms and ReLUs, whose work the quantizer of their output does.
+
+They are many, and do so little that hooks would cost more than they do: a generated class does in its forward what
+hooks do for other modules, or leaves the work to the quantizer.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_nncf.graph.calls import close_call, open_call
+from lightning_nncf.graph.frames import SCOPE, Scope
+from lightning_nncf.graph.generated import is_generated, subclass
+from lightning_nncf.graph.kinds import BATCH_NORMS, RECTIFIERS, kind_of
+from lightning_nncf.graph.slots import Slot, is_heard
+
+__all__ = ["STAND_IN", "adopt_layer", "is_layer", "stand_in"]
+
+STAND_IN = "lnncf_stand_in"
+"""Attribute of a batch norm that holds its `_StandIn`."""
+
+_CLASSES: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
+
+
+def is_layer(module: nn.Module) -> bool:
+    """Return whether a module needs no hooks, but `adopt_layer`."""
+    return kind_of(module) in (*RECTIFIERS, *BATCH_NORMS)
+
+
+def adopt_layer(module: nn.Module) -> None:
+    """Give a batch norm or a ReLU a subclass of its class that applies the slots of its `Scope`."""
+    if not is_generated(module):
+        module.__class__ = _layer_class(type(module))
+
+
+def stand_in(norm: nn.Module, scope: Scope, slot: Slot) -> None:
+    """Let a slot do the work of a batch norm before it.
+
+    Args:
+        norm: The batch norm.
+        scope: The scope of the module at whose output the slot sits, the batch norm itself, or the only reader of its
+            output, a ReLU.
+        slot: The slot.
+    """
+    norm.__dict__[STAND_IN] = _StandIn(scope, slot)
+    adopt_layer(norm)
+
+
+class _StandIn:
+    """Does the work of a batch norm, see `stand_in`."""
+
+    def __init__(self, scope: Scope, slot: Slot) -> None:
+        self.scope = scope
+        self.slot = slot
+        self.given = 0
+
+    def normalized(self, norm: nn.Module, x: Tensor) -> Tensor | None:
+        """Return what a batch norm is to return: the value of the slot.
+
+        Args:
+            norm: The batch norm.
+            x: What it gets.
+
+        Returns:
+            The value; ``None`` if the batch norm is to do its work itself.
+        """
+        scope, module = self.scope, self.scope.module
+        if scope.inputs or is_heard(norm, module):
+            return None
+        if module is norm:
+            return self.slot.normalized(norm, x, None)
+        given = scope.given
+        if self.given in given:
+            given.clear()
+            scope.rectifies = False
+            scope.warn(
+                f"the output of a batch norm went past {scope.name} without having done so when the network was "
+                "captured: once, it was quantized already"
+            )
+        if not scope.rectifies:
+            return None
+        result = self.slot.normalized(norm, x, _top(module))
+        if result is not None:
+            self.given = id(result)
+            given[self.given] = result
+        return result
+
+
+def _layer_class(base: type) -> type:
+    known = _CLASSES.get(base)
+    if known is not None:
+        return known
+    plain_forward = base.forward  # type: ignore[attr-defined]
+
+    @functools.wraps(plain_forward)
+    def forward(self: nn.Module, input: Tensor) -> Tensor:
+        scope: Scope | None = self.__dict__.get(SCOPE)
+        replacement: _StandIn | None = self.__dict__.get(STAND_IN)
+        eager = not torch.compiler.is_compiling()
+        if eager and replacement is not None:
+            result = replacement.normalized(self, input)
+            if result is not None:
+                return result
+        if scope is None:
+            return plain_forward(self, input)  # type: ignore[no-any-return]
+        if not eager:
+            return _run(plain_forward, scope, input)
+        if scope.given and id(input) in scope.given:
+            scope.pass_by()
+            return scope.given.pop(id(input))
+        above = scope.callers[-1] if scope.callers else None
+        if scope.inputs or scope.weights or (above is not None and above.mode is not None):
+            return _run(plain_forward, scope, input)
+        path = scope.locate(above) if scope.tracked else scope.path
+        slots = scope.outputs.get(path)
+        return plain_forward(self, input) if slots is None else _changed(plain_forward, scope, slots[0], input)
+
+    generated = _CLASSES[base] = subclass(base, forward, _rebuild)
+    return generated
+
+
+def _run(plain_forward: Any, scope: Scope, input: Tensor) -> Tensor:
+    """Run a call with a frame, as hooks do."""
+    frame = open_call(scope)
+    try:
+        inputs, outputs = scope.inputs.get(frame.path), scope.outputs.get(frame.path)
+        if inputs:
+            input = inputs[0](input)
+        if outputs:
+            return _changed(plain_forward, scope, outputs[0], input)
+        result: Tensor = plain_forward(scope.module, input)
+        return result
+    finally:
+        close_call(scope).end()
+
+
+def _changed(plain_forward: Any, scope: Scope, slot: Slot, input: Tensor) -> Tensor:
+    """Return what a slot makes of the output, where one operator gives it in one go if nobody listens."""
+    module = scope.module
+    if scope.rectifies and not torch.compiler.is_compiling() and not is_heard(module):
+        rectified = slot.rectified(input, _top(module))
+        if rectified is not None:
+            return rectified
+    return slot(plain_forward(module, input))
+
+
+def _top(activation: nn.Module) -> float:
+    """Return where a ReLU or ReLU6 ends."""
+    return math.inf if isinstance(activation, nn.ReLU) else float(activation.max_val)  # type: ignore[arg-type]
+
+
+def _rebuild(base: type) -> Any:
+    return object.__new__(_layer_class(base))
