@@ -71,10 +71,11 @@ class _StandIn:
             The value; ``None`` if the batch norm is to do its work itself.
         """
         scope, module = self.scope, self.scope.module
-        if scope.inputs or is_heard(norm, module):
+        normalize = None if scope.inputs else _only(self.slot, "normalized", norm, module)
+        if normalize is None:
             return None
         if module is norm:
-            return self.slot.normalized(norm, x, None)
+            return normalize(norm, x, None)  # type: ignore[no-any-return]
         given = scope.given
         if self.given in given:
             given.clear()
@@ -85,7 +86,7 @@ class _StandIn:
             )
         if not scope.rectifies:
             return None
-        result = self.slot.normalized(norm, x, _top(module))
+        result: Tensor | None = normalize(norm, x, _top(module))
         if result is not None:
             self.given = id(result)
             given[self.given] = result
@@ -143,11 +144,29 @@ def _run(plain_forward: Any, scope: Scope, input: Tensor) -> Tensor:
 def _changed(plain_forward: Any, scope: Scope, slot: Slot, input: Tensor) -> Tensor:
     """Return what a slot makes of the output, where one operator gives it in one go if nobody listens."""
     module = scope.module
-    if scope.rectifies and not torch.compiler.is_compiling() and not is_heard(module):
-        rectified = slot.rectified(input, _top(module))
-        if rectified is not None:
-            return rectified
+    rectify = _only(slot, "rectified", module) if scope.rectifies and not torch.compiler.is_compiling() else None
+    if rectify is not None:
+        result: Tensor | None = rectify(input, _top(module))
+        if result is not None:
+            return result
     return slot(plain_forward(module, input))
+
+
+def _only(slot: Slot, method: str, *layers: nn.Module) -> Any:
+    """Return a method of the module of a slot that does the work of layers before it, too.
+
+    Args:
+        slot: The slot.
+        method: ``"rectified"``, which takes what a ReLU would get and where the ReLU ends, or ``"normalized"``, which
+            takes a batch norm, what it would get, and where a ReLU between them ends, ``None`` without one. Both return
+            what the module would make of the result; ``None`` if they cannot do the work now.
+        layers: The layers.
+
+    Returns:
+        The method; ``None`` if there is none, several modules would have to act, or somebody listens to one of them.
+    """
+    chain = slot.chain
+    return getattr(chain[0], method, None) if len(chain) == 1 and not is_heard(slot, chain[0], *layers) else None
 
 
 def _top(activation: nn.Module) -> float:

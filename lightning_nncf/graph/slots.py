@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -49,42 +48,6 @@ class Slot(nn.Module):
         for module in self.chain:
             tensor = module(tensor)
         return tensor
-
-    def rectified(self, tensor: torch.Tensor, top: float) -> torch.Tensor | None:
-        """Apply a single module that does the work of a ReLU before it, too.
-
-        Args:
-            tensor: What the ReLU would get.
-            top: Where the ReLU ends.
-
-        Returns:
-            What the module would make of the ReLU's result; ``None`` if it cannot do the work now, or somebody listens
-            to what it gets. Modules that can have a method ``rectified`` as this one.
-        """
-        module = self._alone("rectified")
-        return None if module is None else module.rectified(tensor, top)
-
-    def normalized(self, norm: nn.Module, tensor: torch.Tensor, top: float | None) -> torch.Tensor | None:
-        """Apply a single module that does the work of a batch norm before it, too, and of a ReLU between them.
-
-        Args:
-            norm: The batch norm.
-            tensor: What the batch norm would get.
-            top: Where the ReLU ends; ``None`` if there is none.
-
-        Returns:
-            What the module would make of the result; ``None`` as in `rectified`. Modules that can have a method
-            ``normalized`` as this one.
-        """
-        module = self._alone("normalized")
-        return None if module is None else module.normalized(norm, tensor, top)
-
-    def _alone(self, method: str) -> Any:
-        """Return the only module, if it has a method and nobody listens to it."""
-        chain = self.chain
-        if len(chain) != 1 or not hasattr(type(chain[0]), method):
-            return None
-        return None if is_heard(self, chain[0]) else chain[0]
 
 
 def is_heard(*modules: nn.Module) -> bool:

@@ -7,7 +7,7 @@ keep what batch normalization alone keeps.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,23 +18,7 @@ from lightning_nncf.ops.dispatch import is_plain
 from lightning_nncf.ops.library import NAMESPACE, define, in_layout_of
 from lightning_nncf.ops.ownership import belongs_to_backward
 
-__all__ = ["Quantization", "fake_quantize_normalized", "pays"]
-
-
-class Quantization(NamedTuple):
-    """What happens to normalized values.
-
-    Args:
-        quant_min: Smallest integer.
-        quant_max: Largest integer.
-        rectified: Whether they are cut off at zero and at `top` before; then `quant_min` is 0.
-        top: Where the activation function ends: infinity for ReLU, 6 for ReLU6.
-    """
-
-    quant_min: int
-    quant_max: int
-    rectified: bool
-    top: float
+__all__ = ["fake_quantize_normalized", "pays"]
 
 
 def pays(norm: Any, x: Tensor) -> bool:
@@ -66,7 +50,9 @@ def pays(norm: Any, x: Tensor) -> bool:
     )
 
 
-def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: Quantization) -> Tensor:
+def fake_quantize_normalized(
+    norm: Any, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, top: float | None
+) -> Tensor:
     """Normalize a batch as a batch norm does in training, then quantize and dequantize it with one scale.
 
     Differentiable in `x`, the weight and bias of the batch norm, and the scale; updates the statistics of the batch
@@ -76,14 +62,16 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
         norm: Batch norm with weight, bias and statistics of float32, which have a momentum and are counted.
         x: Values ``[N, C, ...]``.
         scale: Upper end of the range, ``[1]``.
-        quantization: What happens to the normalized values.
+        quant_min: Smallest integer; 0 where there is an activation function.
+        quant_max: Largest integer.
+        top: Where an activation function between the two ends: infinity for ReLU, 6 for ReLU6, ``None`` without one.
 
     Returns:
         The fake-quantized values, of the shape, type and strides of `x`.
 
     >>> norm = torch.nn.BatchNorm1d(1).requires_grad_(False)
     >>> x = torch.tensor([-1.0, 0.0, 0.0, 1.0]).reshape(4, 1, 1)
-    >>> fake_quantize_normalized(norm, x, torch.tensor([1.0]), Quantization(0, 2, True, 6.0)).flatten()
+    >>> fake_quantize_normalized(norm, x, torch.tensor([1.0]), 0, 2, 6.0).flatten()
     tensor([0., 0., 0., 1.])
     >>> norm.running_var
     tensor([0.9667])
@@ -91,7 +79,8 @@ def fake_quantize_normalized(norm: Any, x: Tensor, scale: Tensor, quantization: 
     parameters, buffers = norm._parameters, norm._buffers  # attributes of modules are looked up slowly
     weight, bias = parameters["weight"], parameters["bias"]
     statistics = buffers["running_mean"], buffers["running_var"], buffers["num_batches_tracked"]
-    result: Tensor = _Kernel.apply(x, weight, bias, scale, statistics, norm.momentum, norm.eps, quantization)
+    settings = quant_min, quant_max, top is not None, top or 0.0
+    result: Tensor = _Kernel.apply(x, weight, bias, scale, statistics, norm.momentum, norm.eps, settings)
     return result
 
 
@@ -215,7 +204,7 @@ class _Kernel(torch.autograd.Function):
         statistics: tuple[Tensor, Tensor, Tensor],
         momentum: float,
         eps: float,
-        settings: Quantization,
+        settings: tuple[int, int, bool, float],
     ) -> Tensor:
         result, mean, inverse = _op(x, weight, bias, *statistics, scale, momentum, eps, *settings)
         ctx.save_for_backward(x, weight, bias, mean, inverse, scale)

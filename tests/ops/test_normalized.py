@@ -16,15 +16,15 @@ import lightning_nncf
 from lightning_nncf.algorithms.quantization.quantizers import SymmetricQuantizer
 from lightning_nncf.graph.hooks import inserted, strip
 from lightning_nncf.ops import normalized, reference
-from lightning_nncf.ops.normalized import Quantization, fake_quantize_normalized, pays
+from lightning_nncf.ops.normalized import fake_quantize_normalized, pays
 
 OPS = torch.ops.lightning_nncf
 CONFIG = {"compression": {"algorithm": "quantization"}}
-SETTINGS = {
-    "signed": Quantization(-128, 127, False, 0.0),
-    "unsigned": Quantization(0, 255, False, 0.0),
-    "relu": Quantization(0, 255, True, math.inf),
-    "relu6": Quantization(0, 15, True, 6.0),
+SETTINGS: dict[str, tuple[int, int, float | None]] = {
+    "signed": (-128, 127, None),
+    "unsigned": (0, 255, None),
+    "relu": (0, 255, math.inf),
+    "relu6": (0, 15, 6.0),
 }
 SHAPES = {
     "long rows": (3, 5, 41, 67),
@@ -48,14 +48,14 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     return norm
 
 
-def apart(norm: nn.Module, x: Tensor, scale: Tensor, settings: Quantization) -> Tensor:
+def apart(norm: nn.Module, x: Tensor, scale: Tensor, quant_min: int, quant_max: int, top: float | None) -> Tensor:
     """Do one after the other what the operator does at once."""
     y = nn.functional.batch_norm(
         x, norm.running_mean, norm.running_var, norm.weight, norm.bias, True, norm.momentum, norm.eps
     )
-    if settings.rectified:
-        y = nn.functional.relu(y) if settings.top == math.inf else nn.functional.relu6(y)
-    return _Formula.apply(y, scale, settings.quant_min, settings.quant_max)
+    if top is not None:
+        y = nn.functional.relu(y) if top == math.inf else nn.functional.relu6(y)
+    return _Formula.apply(y, scale, quant_min, quant_max)
 
 
 class _Formula(torch.autograd.Function):
@@ -71,12 +71,12 @@ class _Formula(torch.autograd.Function):
 
 
 def both(
-    function: Callable[..., Tensor], norm: nn.Module, x: Tensor, scale: Tensor, settings: Quantization
+    function: Callable[..., Tensor], norm: nn.Module, x: Tensor, scale: Tensor, settings: tuple[int, int, float | None]
 ) -> list[Tensor]:
     """Return the values, all gradients and the statistics."""
     norm = copy.deepcopy(norm)
     x, scale = x.clone().requires_grad_(), scale.clone().requires_grad_()
-    y = function(norm, x, scale, settings)
+    y = function(norm, x, scale, *settings)
     y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype))
     found = [y.detach(), x.grad, norm.weight.grad, norm.bias.grad, scale.grad, norm.running_mean, norm.running_var]
     assert all(each is not None for each in found)
@@ -113,7 +113,7 @@ def test_values_worked_by_hand() -> None:
     norm = nn.BatchNorm1d(1, eps=0.0)
     x = torch.tensor([-3.0, -1.0, 1.0, 3.0]).reshape(2, 1, 2).requires_grad_()  # mean 0, variance 5
     scale = torch.tensor([1.0], requires_grad=True)
-    y = fake_quantize_normalized(norm, x, scale, Quantization(0, 2, True, 6.0))
+    y = fake_quantize_normalized(norm, x, scale, 0, 2, 6.0)
     assert y.flatten().tolist() == [0.0, 0.0, 0.5, 1.0]  # of 0, 0, 0.447 and 1.342, in steps of 0.5
     assert norm.running_mean.tolist() == [0.0]
     torch.testing.assert_close(norm.running_var, torch.tensor([0.9 + 0.1 * 20 / 3]))
@@ -143,9 +143,10 @@ def test_any_number_of_threads_gives_the_same_bits(shape: tuple[int, ...]) -> No
         assert all(map(torch.equal, found[0], other))
 
 
-def arguments(x: Tensor, settings: Quantization) -> tuple[list[object], list[object]]:
+def arguments(x: Tensor, settings: tuple[int, int, float | None]) -> tuple[list[object], list[object]]:
     norm = batch_norm(x.shape[1]).requires_grad_(False)
-    end = [settings.quant_min, settings.quant_max, settings.rectified, settings.top]
+    *bounds, top = settings
+    end = [*bounds, top is not None, top or 0.0]
     scale = torch.tensor([2.0])
     before = [
         x,
@@ -365,7 +366,7 @@ def test_an_output_that_goes_another_way_is_noticed(monkeypatch: pytest.MonkeyPa
 
 def test_a_second_derivative_is_an_error() -> None:
     norm, x = batch_norm(6), torch.randn(4, 6, 5, 7, requires_grad=True)
-    y = fake_quantize_normalized(norm, x, torch.tensor([2.0]), SETTINGS["relu"])
+    y = fake_quantize_normalized(norm, x, torch.tensor([2.0]), *SETTINGS["relu"])
     (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.sum().backward()

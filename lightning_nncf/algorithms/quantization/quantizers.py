@@ -202,8 +202,8 @@ class SymmetricQuantizer(Quantizer):
             return None
         if not normalized.pays(norm, x):
             return None
-        settings = normalized.Quantization(self.quant_min, self.quant_max, top is not None, top or 0.0)
-        return normalized.fake_quantize_normalized(norm, x, self._learned_width(), settings)
+        scale = self._learned_width()
+        return normalized.fake_quantize_normalized(norm, x, scale, self.quant_min, self.quant_max, top)
 
     def range(self) -> tuple[Tensor, Tensor]:
         """Return the smallest and the largest value that come out, of the shape of the parameters."""

@@ -117,22 +117,13 @@ def test_means_behind_every_corrected_layer_are_those_of_float() -> None:
 
 def _mean_behind(network: nn.Module, name: str, data: list[Tensor]) -> Tensor:
     """Return the mean of each channel behind a module, before any quantizer there."""
-    found = []
-
-    def watch(output: Tensor) -> None:
-        found.append(output.double().transpose(0, 1).flatten(1).mean(1))
-
-    module = network.get_submodule(name)
-    if "lnncf_out" in module._modules:
-        quantizers = module.get_submodule("lnncf_out")
-        handle = quantizers.register_forward_pre_hook(lambda _, inputs: watch(inputs[0]))
-    else:
-        handle = module.register_forward_hook(lambda _, inputs, output: watch(output))
+    outputs: list[Tensor] = []  # what a hook computes itself would be taken for operations of the network
+    handle = network.get_submodule(name).register_forward_hook(lambda *call: outputs.append(call[-1]), prepend=True)
     with torch.no_grad():
         for x in data:
             network(x)
     handle.remove()
-    return torch.stack(found).mean(0)
+    return torch.stack([output.double().transpose(0, 1).flatten(1).mean(1) for output in outputs]).mean(0)
 
 
 def test_error_of_the_output_falls() -> None:
