@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_nncf.errors import HookError
 from lightning_nncf.graph.calls import close_alone, close_call, open_alone, open_call
 from lightning_nncf.graph.frames import Scope
 from lightning_nncf.graph.slots import Change
@@ -31,10 +30,7 @@ class Enter:
         """Begin the call and replace inputs."""
         scope = self.scope
         if module is not scope.module:
-            raise HookError(
-                f"module {scope.name} runs as a replica or shallow copy, which cannot carry "
-                "compression; use DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
-            )
+            scope.refuse_copy()
         eager = not torch.compiler.is_compiling()
         path = open_alone(scope) if eager else None
         if path is None:

@@ -169,6 +169,13 @@ class Scope:
             "weights belong to one call at a time: use one copy of the network per thread"
         )
 
+    def refuse_copy(self) -> NoReturn:
+        """Refuse a call of another module than the one that was hooked."""
+        raise HookError(
+            f"module {self.name} runs as a replica or shallow copy, which cannot carry compression; use "
+            "DistributedDataParallel instead of nn.DataParallel, and copy.deepcopy to copy"
+        )
+
     def pass_by(self) -> None:
         """Count a call whose work was done before it."""
         if self.tracked and self.callers:

@@ -110,6 +110,8 @@ def _layer_class(base: type) -> type:
                 return result
         if scope is None:
             return plain_forward(self, input)  # type: ignore[no-any-return]
+        if scope.module is not self:
+            scope.refuse_copy()
         if not eager:
             return _run(plain_forward, scope, input)
         if scope.given and id(input) in scope.given:

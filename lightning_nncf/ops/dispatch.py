@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lightning_nncf.ops import library, reference
+from lightning_nncf.ops.functions import direct
 from lightning_nncf.ops.ownership import belongs_to_backward
 
 __all__ = ["fake_quantize_asymmetric", "fake_quantize_symmetric", "is_plain", "operator_of", "slopes_of"]
@@ -125,6 +126,7 @@ def is_plain() -> bool:
     )
 
 
+@direct
 class _SymmetricKernel(torch.autograd.Function):
     operator = _symmetric_op
     slopes = staticmethod(reference.symmetric_slopes)
@@ -145,6 +147,7 @@ class _SymmetricKernel(torch.autograd.Function):
         return (*_symmetric_backward_op(grad, *ctx.saved_tensors, *ctx.settings), None, None, None)
 
 
+@direct
 class _AsymmetricKernel(torch.autograd.Function):
     operator = _asymmetric_op
     slopes = staticmethod(reference.asymmetric_slopes)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nncf.ops.functions import direct
+
 __all__ = ["belongs_to_backward"]
 
 _tensor_holders: Any = Tensor._use_count  # type: ignore[attr-defined]
@@ -25,7 +27,7 @@ _storage_holders: Any = torch._C._storage_Use_Count
 def belongs_to_backward(grad: Tensor) -> bool:
     """Return whether a gradient is held by nothing but the backward that received it.
 
-    To be called from the ``backward`` of a `torch.autograd.Function`, with its argument, and from nowhere else; not
+    To be called from the ``backward`` of a `direct` function, with its argument, and from nowhere else; not
     where a second derivative may be asked for.
 
     Args:
@@ -51,6 +53,7 @@ def _sole_owner() -> tuple[int, int, int]:
     return _Probe.counts
 
 
+@direct
 class _Probe(torch.autograd.Function):
     """Counts the holders of a product, which multiplication makes for this backward alone."""
 

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from lightning_nncf.ops import reference
 from lightning_nncf.ops.dispatch import is_plain
+from lightning_nncf.ops.functions import direct
 from lightning_nncf.ops.library import NAMESPACE, define, in_layout_of
 from lightning_nncf.ops.ownership import belongs_to_backward
 
@@ -97,6 +98,7 @@ _backward_op = _ops.fake_quantize_rectified_backward.default._op
 _backward_in_place_op = _ops.fake_quantize_rectified_backward_.default._op
 
 
+@direct
 class _Kernel(torch.autograd.Function):
     operator = _op
 

@@ -100,13 +100,29 @@ def test_state_dict_keys_name_holder_slot_and_algorithm() -> None:
     }
 
 
-def test_only_owners_of_functions_change_class_and_keep_their_type_and_signature() -> None:
+def test_only_owners_of_functions_and_activations_change_class_and_keep_their_type_and_signature() -> None:
     net, _ = hooked_net()
-    assert type(net.blocks[0]) is not Block
-    assert isinstance(net.blocks[0], Block)
     assert type(net.stem) is nn.Conv2d
-    assert type(net.blocks[0]).__name__ == "Block"
-    assert inspect.signature(net.blocks[0].forward) == inspect.signature(Block().forward)
+    for module, plain in ((net.blocks[0], Block()), (net.blocks[0].relu, nn.ReLU())):
+        assert type(module) is not type(plain)
+        assert isinstance(module, type(plain))
+        assert type(module).__name__ == type(plain).__name__
+        assert inspect.signature(module.forward) == inspect.signature(plain.forward)
+
+
+def test_what_looks_at_an_activation_sees_what_goes_in_and_what_comes_out() -> None:
+    net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU())
+    graph = trace(net, lambda: net(torch.ones(1, 2)))
+    put(net, graph, "input", "1/relu:0", 0, Affine(3.0))
+    put(net, graph, "output", "1/relu:0", 0, Affine(1.3))
+    seen: list[torch.Tensor] = []
+    net[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    net[1].register_forward_hook(lambda _, args, result: seen.append(result))
+    x = torch.tensor([[1.0, -2.0]])
+    result = net(x)
+    torch.testing.assert_close(seen[0], net[0](x))
+    assert seen[1] is result
+    torch.testing.assert_close(result, (net[0](x) * 3.0 + 0.05).relu() * 1.3 + 0.05)
 
 
 def test_strip_restores_the_plain_network() -> None:
@@ -589,6 +605,8 @@ def test_data_parallel_replicas_and_shallow_copies_are_refused() -> None:
     net, _ = hooked_net()
     with pytest.raises(HookError, match=r"replica or shallow copy.*DistributedDataParallel"):
         copy.copy(net.stem)(torch.rand(1, 3, 4, 4))
+    with pytest.raises(HookError, match="replica or shallow copy"):
+        copy.copy(net.blocks[0].relu)(torch.rand(1, 4, 4, 4))
     with pytest.raises(HookError, match="DataParallel"):
         insert(nn.DataParallel(net), next(inserted(net))[0], Affine(1.0), algorithm="other", priority=1)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.library import opcheck
 
-from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric
+from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric, native
 
 OPS = torch.ops.lightning_nncf
 
@@ -50,6 +52,8 @@ def test_operators_keep_the_contract_of_pytorch(name: str, axis: int) -> None:
     results = [
         opcheck(OPS.fake_quantize_symmetric.default, (x, scale, -128, 127, axis)),
         opcheck(OPS.fake_quantize_asymmetric.default, (x, low, width, 256, axis)),
+        opcheck(OPS.fake_quantize_symmetric_forward.default, (plain[0], plain[1], -128, 127, axis)),
+        opcheck(OPS.fake_quantize_asymmetric_forward.default, (plain[0], plain[2], plain[3], 256, axis)),
         opcheck(OPS.fake_quantize_symmetric_backward.default, (grad, plain[0], plain[1], -128, 127, axis)),
         opcheck(OPS.fake_quantize_asymmetric_backward.default, (grad, plain[0], plain[2], plain[3], 256, axis)),
         opcheck(OPS.fake_quantize_symmetric_backward_.default, (grad.clone(), plain[0], plain[1], -128, 127, axis)),
@@ -189,3 +193,16 @@ def test_a_trace_keeps_the_operators_as_single_nodes() -> None:
     traced = torch.jit.trace(Quantized().eval(), torch.randn(1, 3, 5, 5))
     assert "lightning_nncf::fake_quantize_symmetric" in str(traced.inlined_graph)
     assert "lightning_nncf::fake_quantize_asymmetric" in str(traced.inlined_graph)
+
+
+def test_the_first_call_of_an_operator_loads_the_kernels() -> None:
+    code = """
+import torch
+from lightning_nncf.ops import native
+assert not native.prepared
+y = torch.ops.lightning_nncf.fake_quantize_symmetric(torch.tensor([-9.0, 0.6]), torch.tensor([7.0]), -8, 7, -1)
+assert y.tolist() == [-8.0, 1.0]
+print(native.prepared["cpu"])
+"""
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == native.backend("cpu")
