@@ -188,7 +188,7 @@ def test_an_exported_program_keeps_the_operators_as_single_nodes(strict: bool) -
     program = program.run_decompositions()
     targets = [node.target for node in program.graph.nodes if "lightning_nncf" in str(node.target)]
     assert targets == [OPS.fake_quantize_symmetric.default, OPS.fake_quantize_asymmetric.default]
-    y = torch.randn(5, 3, 6, 6)
+    y = torch.randn(5, 8, 6, 6)
     torch.testing.assert_close(program.module()(y), module(y))
 
 
