@@ -242,7 +242,7 @@ def other_rows(x: Tensor, grad: Tensor, clock: Clock) -> dict[str, dict[str, Any
     weight, bias = torch.rand(x.shape[1]), torch.randn(x.shape[1])
     statistics = torch.zeros_like(bias), torch.ones_like(bias)
     relu = (0, 255, True, math.inf)
-    before = (x, weight, bias, *statistics, scale, 0.1, 1e-5, *relu)
+    before = (x, weight, bias, *statistics, torch.tensor(0), scale, 0.1, 1e-5, *relu)
     learned = kernel("fake_quantize_normalized")(*before)[1:]
     after = (grad, x, weight, bias, *learned, scale, *relu)
 
