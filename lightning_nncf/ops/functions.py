@@ -1,4 +1,4 @@
-"""What `torch.autograd.Function` does around a backward, left out: it costs more than Python that a backward needs."""
+"""Functions of autograd whose backward is called without the Python that PyTorch puts around it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _Class = TypeVar("_Class", bound=type[torch.autograd.Function])
 def direct(function: _Class) -> _Class:
     """Let autograd call the ``backward`` of a function itself.
 
-    It calls a method that looks for ``backward``, or for another method of the same purpose, every time: a quarter of
-    what the backward of a small layer costs in Python.
+    It calls a method that looks for ``backward``, or for another method of the same purpose, every time. Between the
+    layers of a network, whose data has emptied the caches of everything else, that takes as long as many kernels.
 
     Args:
         function: A function with a ``backward`` and none of the other methods by which autograd may be taught.
