@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import weakref
 from typing import Any
 
 import torch
@@ -24,8 +23,6 @@ __all__ = ["STAND_IN", "adopt_layer", "is_layer", "stand_in"]
 
 STAND_IN = "lnncf_stand_in"
 """Attribute of a batch norm that holds its `_StandIn`."""
-
-_CLASSES: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -93,10 +90,8 @@ class _StandIn:
         return result
 
 
+@functools.cache
 def _layer_class(base: type) -> type:
-    known = _CLASSES.get(base)
-    if known is not None:
-        return known
     plain_forward = base.forward  # type: ignore[attr-defined]
 
     @functools.wraps(plain_forward)
@@ -124,8 +119,7 @@ def _layer_class(base: type) -> type:
         slots = scope.outputs.get(path)
         return plain_forward(self, input) if slots is None else _changed(plain_forward, scope, slots[0], input)
 
-    generated = _CLASSES[base] = subclass(base, forward, _rebuild)
-    return generated
+    return subclass(base, forward, _rebuild)
 
 
 def _run(plain_forward: Any, scope: Scope, input: Tensor) -> Tensor:

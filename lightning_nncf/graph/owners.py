@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import weakref
 from typing import Any
 
 from torch import nn
@@ -15,8 +14,6 @@ from lightning_nncf.graph.modes import LocalMode
 
 __all__ = ["adopt"]
 
-_CLASSES: weakref.WeakKeyDictionary[type, type] = weakref.WeakKeyDictionary()
-
 
 def adopt(module: nn.Module) -> None:
     """Give a module a subclass of its class whose forward enters a `LocalMode`."""
@@ -24,10 +21,8 @@ def adopt(module: nn.Module) -> None:
         module.__class__ = _owner_class(type(module))
 
 
+@functools.cache
 def _owner_class(base: type) -> type:
-    known = _CLASSES.get(base)
-    if known is not None:
-        return known
     plain_forward = base.forward  # type: ignore[attr-defined]
 
     @functools.wraps(plain_forward)
@@ -44,8 +39,7 @@ def _owner_class(base: type) -> type:
                 close_call(scope).end()
         return _run(plain_forward, scope, self, args, kwargs)
 
-    generated = _CLASSES[base] = subclass(base, forward, _rebuild)
-    return generated
+    return subclass(base, forward, _rebuild)
 
 
 def _run(plain_forward: Any, scope: Scope, module: nn.Module, args: Any, kwargs: Any) -> Any:
