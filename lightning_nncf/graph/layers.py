@@ -33,7 +33,7 @@ def is_layer(module: nn.Module) -> bool:
 def adopt_layer(module: nn.Module) -> None:
     """Give a batch norm or a ReLU a subclass of its class that applies the slots of its `Scope`."""
     if not is_generated(module):
-        module.__class__ = _layer_class(type(module))
+        module.__class__ = _layer_class(type(module))  # type: ignore[arg-type]
 
 
 def stand_in(norm: nn.Module, scope: Scope, slot: Slot) -> None:

@@ -18,7 +18,7 @@ __all__ = ["adopt"]
 def adopt(module: nn.Module) -> None:
     """Give a module a subclass of its class whose forward enters a `LocalMode`."""
     if not is_generated(module):
-        module.__class__ = _owner_class(type(module))
+        module.__class__ = _owner_class(type(module))  # type: ignore[arg-type]
 
 
 @functools.cache
