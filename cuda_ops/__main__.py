@@ -1,4 +1,7 @@
-"""Build the kernels ahead of time and report: ``python -m cuda_ops [cpu] [cuda]``."""
+"""Build the kernels ahead of time and report: ``python -m cuda_ops [cpu] [cuda]``.
+
+Several libraries are built side by side: each has files that keep one core busy while the others have ended.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import argparse
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -24,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 if all of them are there, else 1.
     """
-    parser = argparse.ArgumentParser(prog="python -m cuda_ops", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m cuda_ops", description=__doc__.splitlines()[0])
     parser.add_argument(
         "devices", nargs="*", metavar="DEVICE", help="cpu, cuda; what this machine can build by default"
     )
@@ -36,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     home = toolchain.cuda_home()
     print(f"torch {torch.__version__}, compiler {shutil.which(_compiler()) or 'none'}, CUDA toolkit {home or 'none'}")
     devices = options.devices or ["cpu", *(["cuda"] if home and torch.version.cuda else [])]
-    return max([_build(device, options.timeout) for device in devices])
+    with ThreadPoolExecutor(len(devices)) as pool:
+        return max(pool.map(lambda device: _build(device, options.timeout), devices))
 
 
 def _compiler() -> str:

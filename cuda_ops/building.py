@@ -56,7 +56,10 @@ def library_path(device: str) -> Path:
     digest = hashlib.sha256()
     for part in (torch.__version__, str(torch.version.cuda), str(torch._C._GLIBCXX_USE_CXX11_ABI), sys.platform):
         digest.update(part.encode() + b"\0")
-    for flag in (*toolchain.compiler_flags(device), toolchain.cuda_architectures() if device == "cuda" else ""):
+    flags = toolchain.compiler_flags(device)
+    if device == "cuda":
+        flags = (*flags, *toolchain.nvcc_flags(), toolchain.cuda_architectures())
+    for flag in flags:
         digest.update(flag.encode() + b"\0")
     for source in (*toolchain.headers(_SOURCES), *toolchain.sources(_SOURCES, device)):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")

@@ -25,7 +25,10 @@ class Buffers {
   static constexpr int64_t kHugePage = 2 << 20;
 
   // One for the process; never destroyed, since tensors may outlive static objects.
-  static Buffers& instance();
+  static Buffers& instance() {
+    static Buffers* buffers = new Buffers();
+    return *buffers;
+  }
 
   void* take(int64_t bytes) {
     const int64_t size = rounded(bytes);
@@ -97,7 +100,28 @@ class Buffers {
   int64_t most_used_ = 0;
 };
 
+inline int64_t bytes_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Double:
+      return 8;
+    case ScalarType::Float:
+      return 4;
+    default:
+      return 2;
+  }
+}
+
 // A new tensor in the shape, type and strides of a dense one.
-Tensor empty_like_dense(const Tensor& x);
+inline Tensor empty_like_dense(const Tensor& x) {
+#if TORCH_FEATURE_VERSION >= TORCH_VERSION_2_11_0
+  const int64_t bytes = x.numel() * bytes_of(x.scalar_type());
+  if (bytes >= Buffers::kSmallest) {
+    void* block = Buffers::instance().take(bytes);
+    return torch::stable::from_blob(block, x.sizes(), x.strides(), x.device(), x.scalar_type(),
+                                    +[](void* data) { Buffers::instance().give_back(data); });
+  }
+#endif
+  return empty_as(x);
+}
 
 }  // namespace lightning_nncf

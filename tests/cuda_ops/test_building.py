@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -231,6 +232,9 @@ def test_the_name_of_a_library_follows_its_sources_and_flags(cache: Path, monkey
     first = library_path("cuda")
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "9.0")
     assert library_path("cuda") != first
+    first = library_path("cuda")
+    monkeypatch.setattr(toolchain, "nvcc_flags", lambda: ("-O0",))
+    assert library_path("cuda") != first
 
 
 def test_the_command_reports_what_it_built_and_what_failed(
@@ -251,6 +255,22 @@ def test_the_command_reports_what_it_built_and_what_failed(
     assert "cuda: FAILED: no nvcc" in output
     with pytest.raises(SystemExit):
         command.main(["tpu"])
+
+
+def test_the_command_builds_side_by_side(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def compile_together(device: str, workspace: Path, timeout: float) -> Path:
+        both.wait()
+        (workspace / "library.so").write_bytes(device.encode())
+        return workspace / "library.so"
+
+    monkeypatch.setattr(building, "_compile", compile_together)
+    assert command.main(["cpu", "cuda"]) == 0
+    assert [library_path(device).read_text() for device in ("cpu", "cuda")] == ["cpu", "cuda"]
+    assert capsys.readouterr().out.count("built") == 2
 
 
 def test_a_warm_cache_loads_in_a_moment() -> None:

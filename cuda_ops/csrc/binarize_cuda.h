@@ -1,4 +1,5 @@
 // Binarization on the GPU: weights by their sign and mean magnitude, activations by a scale and a threshold.
+#pragma once
 
 #include "device_cuda.h"
 

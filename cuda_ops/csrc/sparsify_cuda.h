@@ -1,4 +1,5 @@
 // RB sparsity on the GPU: a mask is drawn from its logits and applied in one pass, and drawn again in backward.
+#pragma once
 
 #include "device_cuda.h"
 #include "random.h"
