@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 if all of them are there, else 1.
     """
-    parser = argparse.ArgumentParser(prog="python -m cuda_ops", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m cuda_ops", description="Build the kernels ahead of time and report."
+    )
     parser.add_argument(
         "devices", nargs="*", metavar="DEVICE", help="cpu, cuda; what this machine can build by default"
     )
