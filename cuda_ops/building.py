@@ -61,7 +61,7 @@ def library_path(device: str) -> Path:
         flags = (*flags, *toolchain.nvcc_flags(), toolchain.cuda_architectures())
     for flag in flags:
         digest.update(flag.encode() + b"\0")
-    for source in (*toolchain.headers(_SOURCES), *toolchain.sources(_SOURCES, device)):
+    for source in (*toolchain.headers(_SOURCES, device), *toolchain.sources(_SOURCES, device)):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return cache_directory() / f"{device}-{digest.hexdigest()[:24]}" / f"lightning_nncf_{device}.so"
 

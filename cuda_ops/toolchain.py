@@ -20,9 +20,15 @@ _VECTOR_FLAGS = {
 _MORE_OF_AVX512 = ("avx512_bf16", "avx512_vbmi")
 
 
-def headers(folder: Path) -> list[Path]:
-    """Return the header files of both libraries."""
-    return sorted(folder.glob("*.h"))
+def headers(folder: Path, device: str) -> list[Path]:
+    """Return the files that the source files of a device may include.
+
+    Args:
+        folder: Where sources lie.
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+    kinds = (".h", ".cuh") if device == "cuda" else (".h",)
+    return sorted(file for file in folder.iterdir() if file.suffix in kinds)
 
 
 def sources(folder: Path, device: str) -> list[Path]:

@@ -16,6 +16,7 @@
 namespace lightning_nncf {
 
 constexpr int kThreads = 256;
+constexpr int64_t kPiece = 8192;  // most elements of a row for one block
 constexpr int kWarp = 32;
 
 __device__ inline float widened(float value) { return value; }

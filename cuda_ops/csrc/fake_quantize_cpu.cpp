@@ -262,8 +262,8 @@ struct Channels {
   }
 };
 
-template <Way kWay, typename T, typename A, bool kSymmetric>
-void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>& ranges) {
+template <bool kSymmetric, Way kWay, typename T, typename A>
+void forward(const T* x, T* y, const Layout& layout, const Ranges<A>& ranges) {
   const bool cached = is_cached<T>(layout);
   if (layout.inner > 1 || layout.channels == 1) {
     return torch::stable::parallel_for(0, layout.numel(), kGrain, [&](int64_t begin, int64_t end) {
@@ -285,9 +285,9 @@ void forward(const T* x, T* y, const Layout& layout, const Ranges<kSymmetric, A>
   });
 }
 
-template <bool kIsCached, typename T, typename A, bool kSymmetric>
+template <bool kIsCached, typename T, typename A>
 std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                        const Ranges<kSymmetric, A>& ranges) {
+                                        const Ranges<A>& ranges) {
   const int64_t rows = layout.outer * layout.channels;
   const int64_t pieces = (layout.inner + kPiece - 1) / kPiece;
   const int64_t length = std::min(layout.inner, kPiece);
@@ -316,9 +316,9 @@ std::vector<Sums<double>> backward_rows(const T* grad, const T* x, T* grad_x, co
   return totals;
 }
 
-template <typename T, typename A, bool kSymmetric>
+template <typename T, typename A>
 std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                               const Ranges<kSymmetric, A>& ranges) {
+                                               const Ranges<A>& ranges) {
   const int64_t channels = layout.channels;
   const int64_t stride = whole_lines<A>(channels);
   const int64_t length = std::clamp<int64_t>(kGrain / channels, 16, 512);  // rows of a piece
@@ -359,9 +359,9 @@ std::vector<Sums<double>> backward_all_columns(const T* grad, const T* x, T* gra
 }
 
 // Sums in units of the gradient: the residuals divided by the step, and y - x instead of x - y.
-template <typename T, typename A, bool kSymmetric>
+template <typename T, typename A>
 std::vector<Sums<double>> backward(const T* grad, const T* x, T* grad_x, const Layout& layout,
-                                   const Ranges<kSymmetric, A>& ranges) {
+                                   const Ranges<A>& ranges) {
   auto totals = layout.inner == 1 && layout.channels > 1 ? backward_all_columns(grad, x, grad_x, layout, ranges)
                 : is_cached<T>(layout)                   ? backward_rows<true>(grad, x, grad_x, layout, ranges)
                                                          : backward_rows<false>(grad, x, grad_x, layout, ranges);
@@ -386,9 +386,10 @@ Tensor run_forward(const Tensor& x, const Tensor& first, const Tensor& second, i
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    const Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max, rectifier);
+    const Ranges<A> ranges(kSymmetric, first, second, quant_min, quant_max, rectifier);
     ranges.template choose<T>([&](auto way) {
-      forward<way.value>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()), layout, ranges);
+      forward<kSymmetric, way.value>(static_cast<const T*>(source.data_ptr()), static_cast<T*>(result.data_ptr()),
+                                     layout, ranges);
     });
   });
   return result;
@@ -400,18 +401,17 @@ struct Gradients {
 };
 
 // The gradient of `x` takes the place of `grad` where that is wished and types and strides are the same.
-template <bool kSymmetric>
-Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first, const Tensor& second,
+Gradients run_backward(bool symmetric, const Tensor& grad, const Tensor& x, const Tensor& first, const Tensor& second,
                        int64_t quant_min, int64_t quant_max, int64_t axis, bool in_place,
                        const Rectifier* rectifier = nullptr) {
   const int64_t channels = channels_of(x, axis);
   check_parameter(first, channels);
-  if (!kSymmetric) check_parameter(second, channels);
+  if (!symmetric) check_parameter(second, channels);
   if (x.numel() == 0) return {torch::stable::empty_like(x), std::vector<Sums<double>>(channels)};
   if (widens_to_double(x, first)) {
     const Tensor wide = torch::stable::to(x, ScalarType::Double);
     auto [of_x, sums] =
-        run_backward<kSymmetric>(grad, wide, first, second, quant_min, quant_max, axis, false, rectifier);
+        run_backward(symmetric, grad, wide, first, second, quant_min, quant_max, axis, false, rectifier);
     return {in_type_of(of_x, x), sums};
   }
   Layout layout;
@@ -421,7 +421,7 @@ Gradients run_backward(const Tensor& grad, const Tensor& x, const Tensor& first,
   dispatch(x, [&](auto stored, auto computed) {
     using T = decltype(stored);
     using A = decltype(computed);
-    const Ranges<kSymmetric, A> ranges(first, second, quant_min, quant_max, rectifier);
+    const Ranges<A> ranges(symmetric, first, second, quant_min, quant_max, rectifier);
     result.sums = backward(static_cast<const T*>(upstream.data_ptr()), static_cast<const T*>(source.data_ptr()),
                            static_cast<T*>(result.of_x.data_ptr()), layout, ranges);
   });
@@ -434,13 +434,13 @@ Tensor symmetric(const Tensor& x, const Tensor& scale, int64_t quant_min, int64_
 
 std::tuple<Tensor, Tensor> symmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
                                               int64_t quant_min, int64_t quant_max, int64_t axis) {
-  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, quant_min, quant_max, axis, false);
+  const auto [of_x, sums] = run_backward(true, grad, x, scale, scale, quant_min, quant_max, axis, false);
   return {of_x, scale_gradient(sums, scale, quant_min, quant_max)};
 }
 
 Tensor symmetric_backward_in_place(const Tensor& grad, const Tensor& x, const Tensor& scale, int64_t quant_min,
                                    int64_t quant_max, int64_t axis) {
-  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, quant_min, quant_max, axis, true);
+  const auto [of_x, sums] = run_backward(true, grad, x, scale, scale, quant_min, quant_max, axis, true);
   put(grad, of_x);
   return scale_gradient(sums, scale, quant_min, quant_max);
 }
@@ -453,14 +453,14 @@ Tensor rectified(const Tensor& x, const Tensor& scale, int64_t quant_max, double
 std::tuple<Tensor, Tensor> rectified_backward(const Tensor& grad, const Tensor& x, const Tensor& scale,
                                               int64_t quant_max, double top) {
   const Rectifier rectifier{top};
-  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, 0, quant_max, -1, false, &rectifier);
+  const auto [of_x, sums] = run_backward(true, grad, x, scale, scale, 0, quant_max, -1, false, &rectifier);
   return {of_x, rectified_scale_gradient(sums, scale, quant_max, top)};
 }
 
 Tensor rectified_backward_in_place(const Tensor& grad, const Tensor& x, const Tensor& scale, int64_t quant_max,
                                    double top) {
   const Rectifier rectifier{top};
-  const auto [of_x, sums] = run_backward<true>(grad, x, scale, scale, 0, quant_max, -1, true, &rectifier);
+  const auto [of_x, sums] = run_backward(true, grad, x, scale, scale, 0, quant_max, -1, true, &rectifier);
   put(grad, of_x);
   return rectified_scale_gradient(sums, scale, quant_max, top);
 }
@@ -482,14 +482,14 @@ std::tuple<Tensor, Tensor> range_gradients(const std::vector<Sums<double>>& sums
 
 std::tuple<Tensor, Tensor, Tensor> asymmetric_backward(const Tensor& grad, const Tensor& x, const Tensor& input_low,
                                                        const Tensor& input_range, int64_t levels, int64_t axis) {
-  const auto [of_x, sums] = run_backward<false>(grad, x, input_low, input_range, 0, levels - 1, axis, false);
+  const auto [of_x, sums] = run_backward(false, grad, x, input_low, input_range, 0, levels - 1, axis, false);
   const auto [of_low, of_range] = range_gradients(sums, input_low, input_range, levels);
   return {of_x, of_low, of_range};
 }
 
 std::tuple<Tensor, Tensor> asymmetric_backward_in_place(const Tensor& grad, const Tensor& x, const Tensor& input_low,
                                                         const Tensor& input_range, int64_t levels, int64_t axis) {
-  const auto [of_x, sums] = run_backward<false>(grad, x, input_low, input_range, 0, levels - 1, axis, true);
+  const auto [of_x, sums] = run_backward(false, grad, x, input_low, input_range, 0, levels - 1, axis, true);
   put(grad, of_x);
   return range_gradients(sums, input_low, input_range, levels);
 }

@@ -63,13 +63,14 @@ struct Rectifier {
 
 // What the grids of all channels are computed from. Every thread computes those that it needs into memory of its own:
 // what another core has just written is slow to read.
-template <bool kSymmetric, typename A>
+template <typename A>
 class Ranges {
  public:
   // Symmetric grids have one parameter, `first`.
-  Ranges(const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max,
+  Ranges(bool symmetric, const Tensor& first, const Tensor& second, int64_t quant_min, int64_t quant_max,
          const Rectifier* rectifier = nullptr)
-      : first_(first),
+      : symmetric_(symmetric),
+        first_(first),
         second_(second),
         quant_min_(quant_min),
         quant_max_(quant_max),
@@ -92,6 +93,28 @@ class Ranges {
   template <Way kWay>
   Grids<A> grids(int64_t begin, int64_t end) const {
     Grids<A> grids(begin, end);
+    if (symmetric_) {
+      fill<true, kWay>(grids, begin, end);
+    } else {
+      fill<false, kWay>(grids, begin, end);
+    }
+    if (rectified_) cut<kWay>(grids, begin, end);
+    return grids;
+  }
+
+ private:
+  // Steps and their reciprocals stay far from the ends of the type: they are not below what is added to every range.
+  bool usual() const {
+    int64_t count = 0;
+#pragma omp simd reduction(+ : count)
+    for (int64_t c = 0; c < first_.count(); ++c) {
+      count += std::abs(first_[c]) < A(0x1p60) && (symmetric_ || std::abs(second_[c]) < A(0x1p60));
+    }
+    return count == first_.count();
+  }
+
+  template <bool kSymmetric, Way kWay>
+  void fill(Grids<A>& grids, int64_t begin, int64_t end) const {
     A *const step = grids.step, *const reciprocal = grids.reciprocal, *const low = grids.low, *const high = grids.high;
     A *const least = grids.least, *const most = grids.most, *const offset = grids.offset;
     const int64_t quant_min = quant_min_, quant_max = quant_max_, levels = quant_max_ - quant_min_ + 1;
@@ -120,19 +143,6 @@ class Ranges {
         most[c] = kWay == Way::kCorrect ? grid.quant_max * width : grid.quant_max;
       }
     }
-    if (rectified_) cut<kWay>(grids, begin, end);
-    return grids;
-  }
-
- private:
-  // Steps and their reciprocals stay far from the ends of the type: they are not below what is added to every range.
-  bool usual() const {
-    int64_t count = 0;
-#pragma omp simd reduction(+ : count)
-    for (int64_t c = 0; c < first_.count(); ++c) {
-      count += std::abs(first_[c]) < A(0x1p60) && (kSymmetric || std::abs(second_[c]) < A(0x1p60));
-    }
-    return count == first_.count();
   }
 
   template <Way kWay>
@@ -153,6 +163,7 @@ class Ranges {
     return more - (more - value);
   }
 
+  bool symmetric_;
   Values<A> first_, second_;
   int64_t quant_min_, quant_max_;
   bool rectified_;

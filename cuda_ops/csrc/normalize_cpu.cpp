@@ -326,9 +326,9 @@ struct Settings {
 };
 
 template <typename A>
-Ranges<true, A> ranges_of(const Tensor& scale, const Settings& settings) {
+Ranges<A> ranges_of(const Tensor& scale, const Settings& settings) {
   const Rectifier rectifier{settings.top};
-  return {scale, scale, settings.quant_min, settings.quant_max, settings.rectified ? &rectifier : nullptr};
+  return {true, scale, scale, settings.quant_min, settings.quant_max, settings.rectified ? &rectifier : nullptr};
 }
 
 // Calls `body` with a value of the type that is computed in.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -222,10 +223,23 @@ def test_other_devices_have_no_kernels(unloaded: None) -> None:
         build("meta")
 
 
-def test_the_name_of_a_library_follows_its_sources_and_flags(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_name_of_a_library_follows_its_sources_and_flags(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = library_path("cpu")
     assert name == library_path("cpu")
     assert name.parent.parent == cache
+    kernels = building._SOURCES
+    monkeypatch.setattr(building, "_SOURCES", shutil.copytree(kernels, tmp_path / "csrc"))
+    names = {device: library_path(device) for device in ("cpu", "cuda")}
+    assert names["cpu"] == name
+    for file, changed in (("sparsify_cuda.cuh", {"cuda"}), ("sparsify_cpu.cpp", {"cpu"}), ("grid.h", {"cpu", "cuda"})):
+        with (tmp_path / "csrc" / file).open("a") as source:
+            source.write("\n")
+        after = {device: library_path(device) for device in names}
+        assert {device for device in names if after[device] != names[device]} == changed, file
+        names = after
+    monkeypatch.setattr(building, "_SOURCES", kernels)
     monkeypatch.setattr(toolchain, "compiler_flags", lambda device: ("-O0",))
     assert library_path("cpu") != name
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")

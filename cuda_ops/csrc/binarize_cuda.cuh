@@ -6,8 +6,6 @@
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 8192;  // elements whose sums one block adds up
-
 // The elements of one channel, one after the other, in a tensor [outer, channels, inner].
 struct Channel {
   int64_t inner;

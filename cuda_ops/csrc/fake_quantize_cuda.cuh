@@ -3,6 +3,7 @@
 // Blocks leave partial sums in their own slots and a second kernel adds them in order: no atomics, the same bits in
 // every run. A tensor is rows of one channel each (long rows by blocks, short ones by warps), or, where channels are
 // next to each other, columns.
+#pragma once
 
 #include "device_cuda.h"
 #include "grid.h"
@@ -10,7 +11,6 @@
 namespace lightning_nncf {
 namespace {
 
-constexpr int64_t kPiece = 8192;     // most elements of a row for one block
 constexpr int64_t kShortRow = 1024;  // rows up to this length are for warps
 constexpr int kColumnRows = 128;     // rows of a block of columns
 
