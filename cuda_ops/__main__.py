@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from cuda_ops import toolchain
-from cuda_ops.building import DEVICES, BuildError, build, library_path
+from cuda_ops.building import DEVICES, BuildError, build, interrupt, library_path
 
 __all__ = ["main"]
 
@@ -43,7 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"torch {torch.__version__}, compiler {shutil.which(_compiler()) or 'none'}, CUDA toolkit {home or 'none'}")
     devices = options.devices or ["cpu", *(["cuda"] if home and torch.version.cuda else [])]
     with ThreadPoolExecutor(len(devices)) as pool:
-        return max(pool.map(lambda device: _build(device, options.timeout), devices))
+        try:
+            return max(pool.map(lambda device: _build(device, options.timeout), devices))
+        except KeyboardInterrupt:
+            interrupt()
+            raise
 
 
 def _compiler() -> str:

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ import torch
 
 from cuda_ops import toolchain
 
-__all__ = ["DEVICES", "BuildError", "build", "cache_directory", "library_path"]
+__all__ = ["DEVICES", "BuildError", "build", "cache_directory", "interrupt", "library_path"]
 
 DEVICES = ("cpu", "cuda")
 TIMEOUT = 600.0
@@ -32,6 +33,7 @@ TIMEOUT = 600.0
 
 _FAILURE_LIFETIME = 3600.0
 _SOURCES = Path(__file__).parent / "csrc"
+_interrupted = threading.Event()
 
 
 class BuildError(RuntimeError):
@@ -97,6 +99,17 @@ def build(device: str, *, timeout: float = TIMEOUT, retry: bool = False) -> Path
     return target
 
 
+def interrupt() -> None:
+    """End the builds of all threads, since the process ends: each raises KeyboardInterrupt and leaves nothing."""
+    _interrupted.set()
+
+
+def _wait() -> None:
+    """Wait a moment for another process."""
+    if _interrupted.wait(0.1):
+        raise KeyboardInterrupt
+
+
 @contextlib.contextmanager
 def _locked(path: Path, deadline: float) -> Iterator[None]:
     """Hold the lock of a library; a process that dies lets go of it."""
@@ -108,7 +121,7 @@ def _locked(path: Path, deadline: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise BuildError(f"another process has been building {path.stem} for too long") from None
-                time.sleep(0.1)
+                _wait()
         yield
 
 
@@ -145,17 +158,19 @@ def _compile(device: str, workspace: Path, timeout: float) -> Path:
             cwd=Path(__file__).parent.parent,
             start_new_session=True,
         )
+        deadline = time.monotonic() + timeout
         try:
-            code = process.wait(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            raise BuildError(f"building the {device} kernels took longer than {timeout:.0f} s") from None
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    raise BuildError(f"building the {device} kernels took longer than {timeout:.0f} s")
+                _wait()
         finally:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
     library = workspace / f"lightning_nncf_{device}.so"
-    if code != 0 or not library.exists():
+    if process.returncode != 0 or not library.exists():
         raise BuildError(f"building the {device} kernels failed: {_reason(log.read_text(errors='replace'))}")
     return library
 

@@ -36,13 +36,6 @@ struct Parameters {
 };
 
 template <typename A>
-struct Sums {
-  A inside = 0;
-  A above = 0;
-  A below = 0;
-};
-
-template <typename A>
 __device__ inline A clamped(A value, A low, A high) {
   const A raised = value < low ? low : value;
   return raised > high ? high : raised;

@@ -53,4 +53,12 @@ LIGHTNING_NNCF_HOST_DEVICE inline A sign_of(A value) {
   return A(value > A(0)) - A(value < A(0));
 }
 
+// Sums of one piece: of the gradient times the residual `x - y`, and of the gradients outside the range.
+template <typename A>
+struct Sums {
+  A inside = 0;
+  A above = 0;
+  A below = 0;
+};
+
 }  // namespace lightning_nncf

@@ -9,14 +9,6 @@
 
 namespace lightning_nncf {
 
-// Sums of one piece: of the gradient times the residual `x - y`, and of the gradients outside the range.
-template <typename A>
-struct Sums {
-  A inside = 0;
-  A above = 0;
-  A below = 0;
-};
-
 template <typename A>
 inline void add(Sums<double>& total, const Sums<A>& part) {
   total.inside += double(part.inside);

@@ -287,6 +287,21 @@ def test_the_command_builds_side_by_side(
     assert capsys.readouterr().out.count("built") == 2
 
 
+def test_an_interrupted_command_ends_at_once_and_leaves_nothing(cache: Path, tmp_path: Path) -> None:
+    compiler = tmp_path / "slow"
+    compiler.write_text("#!/bin/sh\necho $$ >> $0.started\nexec sleep 300\n")
+    compiler.chmod(0o755)
+    environment = os.environ | {"CXX": str(compiler)}
+    command_line = [sys.executable, "-m", "cuda_ops", "cpu"]
+    process = subprocess.Popen(command_line, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    started = tmp_path / "slow.started"
+    until(started.exists)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) != 0
+    assert {path.suffix for path in library_path("cpu").parent.iterdir()} == {".lock"}
+    until(lambda: not any(alive(int(number)) for number in started.read_text().split()), 10.0)
+
+
 def test_a_warm_cache_loads_in_a_moment() -> None:
     if not cuda_ops.load("cpu"):
         pytest.skip(cuda_ops.describe("cpu"))
