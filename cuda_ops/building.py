@@ -177,6 +177,11 @@ def _compile(device: str, workspace: Path, timeout: float) -> Path:
 
 def _reason(log: str) -> str:
     """Return the lines of a build log that say what went wrong."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    telling = [line for line in lines if "error" in line.lower() and "CalledProcessError" not in line]
+    lines = list(dict.fromkeys(line.strip() for line in log.splitlines() if line.strip()))
+    telling = [
+        line
+        for line in lines
+        if any(sign in line.lower() for sign in ("error:", "fatal", "not found"))
+        and not any(frame in line for frame in ("CalledProcessError", "Error building extension"))
+    ]
     return " | ".join(telling[:3] or lines[-3:]) or "no output"

@@ -135,7 +135,9 @@ def alive(process: int) -> bool:
 @pytest.mark.usefixtures("unloaded")
 def test_no_compiler_means_one_warning_and_the_reference(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++")
-    with pytest.warns(RuntimeWarning, match="reference operators on cpu: building the cpu kernels failed") as caught:
+    with pytest.warns(
+        RuntimeWarning, match="reference operators on cpu: .* failed: .*/nowhere/c.+: not found$"
+    ) as caught:
         assert not cuda_ops.load("cpu")
     assert len(caught) == 1
     with warnings.catch_warnings():
@@ -162,7 +164,7 @@ def test_a_broken_nvcc_means_an_error_that_names_it(
     (home / "bin" / "nvcc").write_text("#!/bin/sh\necho 'nvcc error: broken' >&2\nexit 1\n")
     (home / "bin" / "nvcc").chmod(0o755)
     monkeypatch.setenv("CUDA_HOME", str(home))
-    with pytest.raises(BuildError, match="building the cuda kernels failed"):
+    with pytest.raises(BuildError, match="building the cuda kernels failed: nvcc error: broken"):
         build("cuda")
 
 
