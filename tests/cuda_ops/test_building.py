@@ -38,6 +38,15 @@ building._compile = compile_slowly
 building.build("cpu", timeout=60)
 """
 
+# The command, which heeds an interrupt also where the tests run in the background of a shell, which ignores it.
+INTERRUPTED = """
+import signal, sys
+from cuda_ops.__main__ import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(["cpu"]))
+"""
+
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -294,8 +303,9 @@ def test_an_interrupted_command_ends_at_once_and_leaves_nothing(cache: Path, tmp
     compiler.write_text("#!/bin/sh\necho $$ >> $0.started\nexec sleep 300\n")
     compiler.chmod(0o755)
     environment = os.environ | {"CXX": str(compiler)}
-    command_line = [sys.executable, "-m", "cuda_ops", "cpu"]
-    process = subprocess.Popen(command_line, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
     started = tmp_path / "slow.started"
     until(started.exists)
     process.send_signal(signal.SIGINT)
