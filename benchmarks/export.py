@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from benchmarks.machine import write_results
 from lightning_nncf.core.compression import compress
-from lightning_nncf.export import RuntimeResult, export_onnx, verify_onnx
-from lightning_nncf.export.latency import interleaved_medians
-from lightning_nncf.export.runtimes import RUNTIMES
+from lightning_nncf.export import export_onnx
+from lightning_nncf.proof import RuntimeResult, verify_onnx
+from lightning_nncf.proof.latency import interleaved_medians
+from lightning_nncf.proof.runtimes import RUNTIMES
 
 BARS = {"size": 0.27, "speedup": 2.5, "convolutions": 53, "layer_steps": 0.5}
 

@@ -17,8 +17,8 @@ from torchvision.models import resnet50
 
 from benchmarks.machine import write_results
 from lightning_nncf import compress, export_onnx
-from lightning_nncf.export import OnnxRuntimeModel, OpenVINOModel
-from lightning_nncf.export.latency import interleaved_medians
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.proof.latency import interleaved_medians
 
 THREADS = 2
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from benchmarks.machine import read_results, write_results
 from lightning_nncf import compress, export_onnx
 from lightning_nncf.errors import ExportError
-from lightning_nncf.export import OnnxRuntimeModel, OpenVINOModel
-from lightning_nncf.export.int8_layers import count_int8_layers
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.proof.int8_layers import count_int8_layers
 
 CONFIG = {
     "compression": {

@@ -22,7 +22,7 @@ from benchmarks.machine import write_results
 from example_modules.digits import DigitsDataModule
 from example_modules.residual import SmallResNet
 from lightning_nncf import compress, export_onnx
-from lightning_nncf.export import OpenVINOModel
+from lightning_nncf.proof import OpenVINOModel
 
 INSTRUCTION_SETS = ("DEFAULT", "AVX512_CORE", "AVX2")
 FIXES = ("enable", "first_layer_only", "disable")

@@ -8,7 +8,8 @@ from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.checkpoint import load_from_checkpoint
 from lightning_nncf.core.compression import compress
-from lightning_nncf.export import export_and_verify, export_onnx, verify_file, verify_onnx
+from lightning_nncf.export import export_onnx
+from lightning_nncf.proof import export_and_verify, verify_file, verify_onnx
 
 __all__ = [
     "NNCFCallback",

@@ -22,8 +22,9 @@ from lightning_nncf.config import NNCFConfig, json_schema
 from lightning_nncf.core.checkpoint import load_plain, open_checkpoint
 from lightning_nncf.core.courses import courses_text
 from lightning_nncf.errors import ConfigError, LightningNNCFError
-from lightning_nncf.export import DEFAULT_OPSET, ExportFormat, export_and_verify, verify_file
+from lightning_nncf.export import DEFAULT_OPSET, ExportFormat
 from lightning_nncf.files import write_text
+from lightning_nncf.proof import export_and_verify, verify_file
 
 __all__ = ["NNCFCLI", "FloatTraining", "QuantizeCLI", "export", "main", "schedule", "schema", "verify"]
 

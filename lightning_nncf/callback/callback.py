@@ -30,10 +30,11 @@ from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import CheckpointError, ConfigError
-from lightning_nncf.export import Proof, check_writable, export_and_verify
+from lightning_nncf.export import check_writable
 from lightning_nncf.graph.preserve import preserved
 from lightning_nncf.graph.trace import trace
 from lightning_nncf.ops import describe
+from lightning_nncf.proof import Proof, export_and_verify
 
 __all__ = ["NNCFCallback"]
 

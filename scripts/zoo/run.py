@@ -22,8 +22,8 @@ from lightning_nncf.cli import NNCFCLI
 from lightning_nncf.core.checkpoint import load_from_checkpoint, open_checkpoint
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.stage import CompressionStage
-from lightning_nncf.export import Proof, export_and_verify
-from lightning_nncf.export.proof import SAMPLES
+from lightning_nncf.proof import Proof, export_and_verify
+from lightning_nncf.proof.proof import SAMPLES
 from scripts.zoo.rows import CONFIGS, ZooRow
 from scripts.zoo.smoke import randomize, smoke_overrides, write_images
 

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_file_gives_the_trained_outputs_in_both_runtimes(folder: Path) -> None:
-    from lightning_nncf.export import runtime_models
+    from lightning_nncf.proof import runtime_models
 
     sample = torch.load(folder / "sample.pt", weights_only=True)
     models = runtime_models(folder / "out/model.onnx")
@@ -64,7 +64,7 @@ def test_file_that_disagrees_is_kept_under_another_name(tmp_path: Path, monkeypa
     def disagree(*_args: object, **_kwargs: object) -> None:
         raise VerificationError("outputs differ")
 
-    monkeypatch.setattr("lightning_nncf.export.proof.verify_onnx", disagree)
+    monkeypatch.setattr("lightning_nncf.proof.proof.verify_onnx", disagree)
     callback = NNCFCallback(config())
     with pytest.raises(VerificationError, match=r"model\.unverified\.onnx"):
         trainer(tmp_path, callback).fit(Classifier(), loader())

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from lightning_nncf.export import OnnxRuntimeModel
 from lightning_nncf.export.batch_norm import scale_channels
+from lightning_nncf.proof import OnnxRuntimeModel
 from tests.export.networks import Block, QuantizedConv, quick_export
 
 _INTEGERS = st.sampled_from([np.int8, np.uint8]).flatmap(

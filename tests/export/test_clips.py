@@ -8,8 +8,8 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from lightning_nncf.export import OnnxRuntimeModel, OpenVINOModel
-from lightning_nncf.export.int8_layers import count_int8_layers
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.proof.int8_layers import count_int8_layers
 from tests.export.networks import QuantizedConv, activation, quick_export
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf import compress, export_onnx, verify_onnx
-from lightning_nncf.export import OnnxRuntimeModel
-from lightning_nncf.export.int8_layers import count_int8_layers
+from lightning_nncf.proof import OnnxRuntimeModel
+from lightning_nncf.proof.int8_layers import count_int8_layers
 
 CONFIG = {
     "compression": {

@@ -17,7 +17,7 @@ pytest.importorskip("openvino")
 
 _RUN = """
 import sys, torch
-from lightning_nncf.export import OpenVINOModel
+from lightning_nncf.proof import OpenVINOModel
 torch.save(OpenVINOModel(sys.argv[1], threads=1)(torch.load(sys.argv[2])), sys.argv[3])
 """
 

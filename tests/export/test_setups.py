@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
-from lightning_nncf.export import OnnxRuntimeModel, OpenVINOModel
-from lightning_nncf.export.int8_layers import count_int8_layers
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.proof.int8_layers import count_int8_layers
 from tests.export.networks import for_weight, quick_export
 
 _RUNTIMES = {"qdq": (OnnxRuntimeModel, OpenVINOModel), "openvino_fq": (OpenVINOModel,)}

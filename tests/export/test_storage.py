@@ -10,9 +10,10 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_nncf.export import ExportReport, OnnxRuntimeModel, OpenVINOModel, export_onnx
-from lightning_nncf.export.int8_layers import count_int8_layers
+from lightning_nncf.export import ExportReport, export_onnx
 from lightning_nncf.export.storage import pack_nibbles
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.proof.int8_layers import count_int8_layers
 from tests.export.networks import Block, QuantizedConv, activation, for_weight, quick_export
 
 

@@ -9,9 +9,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from lightning_nncf.export import OnnxRuntimeModel, OpenVINOModel, export_onnx
-from lightning_nncf.export.int8_layers import count_int8_layers
+from lightning_nncf.export import export_onnx
 from lightning_nncf.export.widening import widen_weights
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
+from lightning_nncf.proof.int8_layers import count_int8_layers
 from tests.export.networks import QuantizedConv, activation
 
 

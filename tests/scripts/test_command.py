@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lightning_nncf.cli import main as lightning_nncf_main
-from lightning_nncf.export.verify import verify_file
+from lightning_nncf.proof.verify import verify_file
 from scripts.zoo.command import main
 from scripts.zoo.rows import ROWS
 from scripts.zoo.smoke import smoke_overrides, write_images

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lightning_nncf import compress
 from lightning_nncf.core.compressed import CompressedNetwork
-from lightning_nncf.export import export_and_verify, export_onnx
+from lightning_nncf.export import export_onnx
+from lightning_nncf.proof import export_and_verify
 from tests.algorithms.binarization.test_binarization import batch, network, section
 
 

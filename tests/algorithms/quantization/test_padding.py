@@ -16,8 +16,8 @@ from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.export import export_onnx
-from lightning_nncf.export.runtimes import RUNTIMES
 from lightning_nncf.graph.trace import trace
+from lightning_nncf.proof.runtimes import RUNTIMES
 
 FOUR_BITS = {"weights": {"bits": 4}, "activations": {"bits": 4, "mode": "symmetric"}}
 

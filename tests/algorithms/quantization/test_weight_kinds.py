@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from lightning_nncf import compress, export_onnx
 from lightning_nncf.algorithms.quantization import Quantization
 from lightning_nncf.core.compressed import CompressedNetwork
-from lightning_nncf.export.runtimes import RUNTIMES
+from lightning_nncf.proof.runtimes import RUNTIMES
 
 
 class _Functional(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lightning_nncf import NNCFCallback, compress
-from lightning_nncf.export import export_and_verify
+from lightning_nncf.proof import export_and_verify
 from tests.algorithms.sparsity.networks import batch, multistep, network
 from tests.callback.modules import Classifier, loader, trainer
 

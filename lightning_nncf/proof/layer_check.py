@@ -18,14 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
-from lightning_nncf.export.compare import Tolerance, compare
 from lightning_nncf.export.formats import OPENVINO_DOMAIN, QUANTIZED
-from lightning_nncf.export.int8_layers import Int8Layers, count_int8_layers
 from lightning_nncf.export.lowering import label
 from lightning_nncf.export.onnx_graph import attribute
 from lightning_nncf.export.preparation import FlatNetwork
-from lightning_nncf.export.runtimes import RuntimeModel
 from lightning_nncf.export.writing import read_model
+from lightning_nncf.proof.compare import Tolerance, compare
+from lightning_nncf.proof.int8_layers import Int8Layers, count_int8_layers
+from lightning_nncf.proof.runtimes import RuntimeModel
 
 __all__ = ["LayerCheck", "check_layers"]
 

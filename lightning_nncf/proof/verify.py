@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.errors import ExportError, VerificationError
-from lightning_nncf.export.compare import Tolerance, compare
 from lightning_nncf.export.formats import OPENVINO_DOMAIN
-from lightning_nncf.export.int8_layers import Int8Layers, count_int8_layers
-from lightning_nncf.export.latency import interleaved_medians
-from lightning_nncf.export.layer_check import LayerCheck, check_layers
 from lightning_nncf.export.metadata import read_metadata
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs
-from lightning_nncf.export.report import RuntimeResult, VerificationReport
-from lightning_nncf.export.runtimes import RUNTIMES, RuntimeModel, runtime_version
 from lightning_nncf.export.structure import flatten
 from lightning_nncf.export.writing import read_model
+from lightning_nncf.proof.compare import Tolerance, compare
+from lightning_nncf.proof.int8_layers import Int8Layers, count_int8_layers
+from lightning_nncf.proof.latency import interleaved_medians
+from lightning_nncf.proof.layer_check import LayerCheck, check_layers
+from lightning_nncf.proof.runtimes import RUNTIMES, RuntimeModel, runtime_version
+from lightning_nncf.proof.table import RuntimeResult, VerificationReport
 
 __all__ = ["VerificationReport", "verify_file", "verify_onnx"]
 

@@ -11,9 +11,9 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.inputs import Arguments, limit_batch
 from lightning_nncf.errors import VerificationError
 from lightning_nncf.export.onnx_export import DEFAULT_OPSET, ExportFormat, ExportReport, export_onnx
-from lightning_nncf.export.runtimes import OnnxRuntimeModel, OpenVINOModel, RuntimeModel, runtime_version
-from lightning_nncf.export.verify import VerificationReport, verify_onnx
 from lightning_nncf.graph.hooks import strip
+from lightning_nncf.proof.runtimes import OnnxRuntimeModel, OpenVINOModel, RuntimeModel, runtime_version
+from lightning_nncf.proof.verify import VerificationReport, verify_onnx
 
 __all__ = ["SAMPLES", "Proof", "export_and_verify", "runtime_models"]
 

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lightning_nncf.export.compare import Difference, Tolerance
-from lightning_nncf.export.int8_layers import Int8Layers
-from lightning_nncf.export.layer_check import LayerCheck
+from lightning_nncf.proof.compare import Difference, Tolerance
+from lightning_nncf.proof.int8_layers import Int8Layers
+from lightning_nncf.proof.layer_check import LayerCheck
 
 __all__ = ["RuntimeResult", "VerificationReport"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 
-from lightning_nncf.export.runtimes import OpenVINOModel, RuntimeModel, session_options
+from lightning_nncf.proof.runtimes import OpenVINOModel, RuntimeModel, session_options
 
 __all__ = ["Int8Layers", "count_int8_layers"]
 

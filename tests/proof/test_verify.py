@@ -14,15 +14,9 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from lightning_nncf.errors import ExportError, VerificationError
-from lightning_nncf.export import (
-    ExportReport,
-    OnnxRuntimeModel,
-    OpenVINOModel,
-    Tolerance,
-    verify_file,
-    verify_onnx,
-)
-from lightning_nncf.export.compare import compare, relative_rms
+from lightning_nncf.export import ExportReport
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel, Tolerance, verify_file, verify_onnx
+from lightning_nncf.proof.compare import compare, relative_rms
 from tests.export.networks import Block, Residual, quick_export
 
 _Exported = tuple[Residual, Tensor, Path, ExportReport]
@@ -162,7 +156,8 @@ def test_missing_file_is_an_export_error(tmp_path: Path) -> None:
 _SATURATION = """
 import sys, torch
 from torch import nn
-from lightning_nncf.export import export_onnx, verify_onnx
+from lightning_nncf.export import export_onnx
+from lightning_nncf.proof import verify_onnx
 from tests.export.networks import Block
 torch.manual_seed(0)
 torch.set_num_threads(2)
