@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_nncf.config.algorithm import AlgorithmConfig, BatchNormAdaptationConfig
+from lightning_nncf.config.algorithm import AlgorithmConfig, BatchNormAdaptationConfig, RootSettings
 from lightning_nncf.config.base import StrictModel
 from lightning_nncf.config.registry import algorithm_config, algorithm_names, register_algorithm_config
 from lightning_nncf.config.root import InputInfo, NNCFConfig
@@ -13,6 +13,7 @@ __all__ = [
     "BatchNormAdaptationConfig",
     "InputInfo",
     "NNCFConfig",
+    "RootSettings",
     "StrictModel",
     "algorithm_config",
     "algorithm_names",

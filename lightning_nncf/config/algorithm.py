@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pydantic import Field
 
 from lightning_nncf.config.base import Scopes, StrictModel
 from lightning_nncf.config.problems import Problem
 
-if TYPE_CHECKING:
-    from lightning_nncf.config.root import NNCFConfig
+__all__ = ["AlgorithmConfig", "BatchNormAdaptationConfig", "RootSettings"]
 
-__all__ = ["AlgorithmConfig", "BatchNormAdaptationConfig"]
+
+class RootSettings(Protocol):
+    """What a section may ask of the root of its configuration."""
+
+    @property
+    def compression(self) -> tuple[AlgorithmConfig, ...]:
+        """All sections, in the order given."""
+
+    @property
+    def target_device(self) -> str:
+        """Hardware that will run the model."""
 
 
 class BatchNormAdaptationConfig(StrictModel):
@@ -46,6 +55,6 @@ class AlgorithmConfig(StrictModel):
         # A section without its name cannot be read back, so it counts as set even when it came from the default.
         self.model_fields_set.add("algorithm")
 
-    def problems_in(self, root: NNCFConfig) -> Iterable[Problem]:
+    def problems_in(self, root: RootSettings) -> Iterable[Problem]:
         """Yield what is wrong with this section given the settings at the root, paths relative to the root."""
         return ()

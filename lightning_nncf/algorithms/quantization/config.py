@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning_nncf.algorithms.quantization.constraint_config import (
     ActivationsConfig,
@@ -19,13 +19,10 @@ from lightning_nncf.algorithms.quantization.initializer_config import (
 )
 from lightning_nncf.algorithms.quantization.placement.hardware import HARDWARE, hardware_table
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
-from lightning_nncf.config.algorithm import AlgorithmConfig
+from lightning_nncf.config.algorithm import AlgorithmConfig, RootSettings
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
 from lightning_nncf.config.registry import register_algorithm_config
 from lightning_nncf.config.staged import StagedConfig
-
-if TYPE_CHECKING:
-    from lightning_nncf.config.root import NNCFConfig
 
 __all__ = [
     "GroupConfig",
@@ -117,7 +114,7 @@ class QuantizationConfig(AlgorithmConfig):
             return own
         return "asymmetric" if group == "activations" and self.preset == "mixed" else "symmetric"
 
-    def problems_in(self, root: NNCFConfig) -> Iterable[Problem]:
+    def problems_in(self, root: RootSettings) -> Iterable[Problem]:
         """Refuse a preset for a device that has none."""
         if "preset" in self.model_fields_set and not hardware_table(root.target_device).has_presets:
             known = ", ".join(repr(device) for device, table in HARDWARE.items() if table.has_presets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -14,13 +14,10 @@ from lightning_nncf.algorithms.sparsity.schedule_config import (
     LevelScheduleConfig,
     ScheduleConfig,
 )
-from lightning_nncf.config.algorithm import AlgorithmConfig
+from lightning_nncf.config.algorithm import AlgorithmConfig, RootSettings
 from lightning_nncf.config.base import StrictModel
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
 from lightning_nncf.config.registry import register_algorithm_config
-
-if TYPE_CHECKING:
-    from lightning_nncf.config.root import NNCFConfig
 
 __all__ = [
     "ConstSparsityConfig",
@@ -36,7 +33,7 @@ __all__ = [
 class SparsityConfig(AlgorithmConfig):
     """Base of the algorithms that put a mask on weights; a network has one of them."""
 
-    def problems_in(self, root: NNCFConfig) -> Iterable[Problem]:
+    def problems_in(self, root: RootSettings) -> Iterable[Problem]:
         """Refuse a second mask on the same weights."""
         masking = [section.algorithm for section in root.compression if isinstance(section, SparsityConfig)]
         if len(masking) > 1:
