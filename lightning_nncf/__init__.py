@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.config import NNCFConfig
-from lightning_nncf.core.checkpoint import load_from_checkpoint
+from lightning_nncf.core.checkpoint import load, load_from_checkpoint, load_weights
 from lightning_nncf.core.compression import compress
 from lightning_nncf.export import export_onnx
 from lightning_nncf.proof import export_and_verify, verify_file, verify_onnx
@@ -17,7 +17,9 @@ __all__ = [
     "compress",
     "export_and_verify",
     "export_onnx",
+    "load",
     "load_from_checkpoint",
+    "load_weights",
     "verify_file",
     "verify_onnx",
 ]

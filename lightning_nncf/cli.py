@@ -19,7 +19,7 @@ from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.callback.comparison import Comparison
 from lightning_nncf.callback.report import weights_table
 from lightning_nncf.config import NNCFConfig, json_schema
-from lightning_nncf.core.checkpoint import load_plain, open_checkpoint
+from lightning_nncf.core.checkpoint import load_weights, open_checkpoint
 from lightning_nncf.core.courses import courses_text
 from lightning_nncf.errors import ConfigError, LightningNNCFError
 from lightning_nncf.export import DEFAULT_OPSET, ExportFormat
@@ -137,7 +137,7 @@ class QuantizeCLI(NNCFCLI):
         if self.config.ckpt_path is None:
             self._train_float()
         else:
-            load_plain(self.model, self.config.ckpt_path)
+            load_weights(self.model, self.config.ckpt_path)
         self.comparison = Comparison(self.trainer, self.model, self.datamodule)
         self.comparison.measure_plain()
         self.trainer.fit(self.model, datamodule=self.datamodule)
@@ -154,6 +154,7 @@ def export(
     export_format: ExportFormat = "qdq",
     opset: int = DEFAULT_OPSET,
     check: bool = True,
+    network: str | None = None,
 ) -> None:
     """Export the compressed network of a checkpoint to ONNX and prove the file.
 
@@ -165,9 +166,10 @@ def export(
         export_format: ``qdq`` for standard ONNX, ``openvino_fq`` for FakeQuantize.
         opset: Version of the standard operator set.
         check: Run the file in ONNX Runtime and OpenVINO and compare it with PyTorch.
+        network: Path of the network in the module, where the checkpoint holds several that are compressed.
     """
     make = None if module_config is None else _module_from(module_config)
-    compressed = open_checkpoint(ckpt_path, make)
+    compressed = open_checkpoint(ckpt_path, make, network=network)
     proof = export_and_verify(compressed, output, export_format=export_format, opset=opset, verify=check)
     sys.stdout.write(
         f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB, {proof.export.deflated_size / 1e6:.2f} MB "

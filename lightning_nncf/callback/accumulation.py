@@ -42,6 +42,8 @@ class Accumulation:
                 f"{key} contradicts the Trainer's `accumulate_grad_batches` of {trainer.accumulate_grad_batches}; "
                 "leave that at 1"
             )
+        if trainer.accumulate_grad_batches == multiplier:
+            return  # as somebody asked already, who also gives back what was before
         self._earlier = trainer.accumulate_grad_batches
         trainer.accumulate_grad_batches = multiplier
 

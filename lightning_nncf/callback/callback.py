@@ -19,17 +19,19 @@ from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
+from lightning_nncf.callback.launching import receive, results, send_back, teach_launchers
 from lightning_nncf.callback.loaders import calibration_data
+from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
+from lightning_nncf.callback.persistence import restore, save
 from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers, write_weights
 from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
-from lightning_nncf.core.checkpoint import SECTION, config_differences, make_section, read_section, restore_module
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
-from lightning_nncf.errors import CheckpointError, ConfigError
+from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
 from lightning_nncf.graph.preserve import preserved
 from lightning_nncf.graph.trace import trace
@@ -74,6 +76,7 @@ class NNCFCallback(Callback):
         verify: bool = True,
     ) -> None:
         super().__init__()
+        teach_launchers()
         if export_format not in ("qdq", "openvino_fq"):
             raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
         self.config = NNCFConfig.load(config)
@@ -99,20 +102,22 @@ class NNCFCallback(Callback):
         and a checkpoint fixes the structure. So the work is done in front of the strategy's ``setup``: after both, but
         before the optimizers are created.
         """
-        if stage == "fit" and self.export_path is not None and trainer.is_global_zero:
-            check_writable(self.target(trainer))
-        if self._module is not None and self._module is not pl_module:
-            self._release()
-        if self._module is None:
-            self._module = pl_module
-            wrap(pl_module, "on_load_checkpoint", BeforeCall, self._restore)
-            wrap(pl_module, "on_save_checkpoint", AfterCall, self._save)
-        if self.compressed is None:
-            wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
+        peers = self._peers(trainer)
+        refuse_twice(peers)
+        if stage == "fit":
+            refuse_same_file(peers, trainer)
+            send_back(self, trainer)
+            if self.export_path is not None and trainer.is_global_zero:
+                check_writable(self.target(trainer))
+        self._adopt(pl_module)
+        # One that an error kept from being taken away would do everything twice.
+        unwrap(trainer.strategy, "setup", self._before_strategy_setup)
+        wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
 
     def _before_strategy_setup(self, trainer: Any) -> None:
         """Capture the network and insert the algorithms, unless a checkpoint has done so."""
-        unwrap(trainer.strategy, "setup")
+        unwrap(trainer.strategy, "setup", self._before_strategy_setup)
+        refuse_overlap(self._module, self._peers(trainer))
         if self.compressed is None and trainer.state.fn == "fit":
             self._build(trainer, self._module)
         if trainer.state.fn == "fit":
@@ -196,7 +201,8 @@ class NNCFCallback(Callback):
         """Log the statistics."""
         if self.compressed is None:
             return
-        statistics = {f"compression/{name}": value for name, value in self.compressed.statistics().items()}
+        prefix = statistics_prefix(self, self._peers(trainer))
+        statistics = {f"{prefix}{name}": value for name, value in self.compressed.statistics().items()}
         if statistics:
             pl_module.log_dict(statistics, rank_zero_only=True)
         if not pl_module.automatic_optimization and not self._loss_taken and self.compressed.loss() is not None:
@@ -224,8 +230,8 @@ class NNCFCallback(Callback):
         self._accumulation.end(trainer)
         if self.compressed is not None:
             self.compressed.calibration = None
-        unwrap(trainer.strategy, "setup")
-        unwrap(pl_module, "training_step")
+        unwrap(trainer.strategy, "setup", self._before_strategy_setup)
+        unwrap(pl_module, "training_step", self._take_loss)
 
     # What users call --------------------------------------------------------------------------------------------------
 
@@ -293,35 +299,24 @@ class NNCFCallback(Callback):
             self.compressed.strip()
         self._release()
 
-    # Checkpoints ------------------------------------------------------------------------------------------------------
+    # Checkpoints, and processes that a Trainer starts -----------------------------------------------------------------
+
+    def receive(self, module: Any, sent: bytes) -> None:
+        """Take over what another process trained; called by Lightning's launchers, not by users."""
+        self._adopt(module)
+        receive(self, sent)
+
+    def results(self, trainer: Any) -> dict[str, bytes]:
+        """Return what `receive` takes."""
+        return results(self, trainer)
 
     def _save(self, checkpoint: dict[str, Any]) -> None:
         """Add our section to a checkpoint that Lightning is about to write."""
-        if self.compressed is not None:
-            section = make_section(self.compressed, self.network_path or "", self._module)
-            section["last_global_step"] = self._last_global_step
-            checkpoint[SECTION] = section
+        save(self, checkpoint)
 
     def _restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Bring the structure of a checkpoint about before Lightning loads its weights."""
-        section = read_section(checkpoint)
-        if section is None:
-            if self.compressed is not None:
-                raise CheckpointError(
-                    "the checkpoint was saved without compression, but the network is compressed already; load it "
-                    "before the first `fit` with this callback, or use a new module and callback"
-                )
-            return
-        if self.compressed is None:
-            self.network_path, self.compressed = restore_module(self._module, checkpoint, self.config)
-        elif self.compressed.structure() == section["structure"]:
-            self.compressed.load_state_dict(section["state"])
-        else:
-            if differences := config_differences(section["config"], self.config):
-                raise CheckpointError("the checkpoint was saved with another configuration: " + "; ".join(differences))
-            self.compressed.strip()
-            self.network_path, self.compressed = restore_module(self._module, checkpoint, self.config)
-        self._last_global_step = section["last_global_step"]
+        restore(self, checkpoint, self._peers(self._module.trainer))
 
     # Details ----------------------------------------------------------------------------------------------------------
 
@@ -339,11 +334,25 @@ class NNCFCallback(Callback):
         lines = [line for algorithm in self.compressed.algorithms for line in algorithm.summary()]
         return [*lines, layer_table(self.compressed.rows())]
 
+    def _peers(self, trainer: Any) -> list[NNCFCallback]:
+        """Return all callbacks of a Trainer that compress, this one among them if the Trainer has it."""
+        return [callback for callback in trainer.callbacks if isinstance(callback, NNCFCallback)]
+
+    def _adopt(self, module: Any) -> None:
+        """Be the callback of a module, and of no other."""
+        if self._module is module:
+            return
+        self._release()
+        self._module = module
+        wrap(module, "on_load_checkpoint", BeforeCall, self._restore)
+        wrap(module, "on_save_checkpoint", AfterCall, self._save)
+
     def _release(self) -> None:
         """Forget the module and restore its methods."""
         if self._module is not None:
-            for name in ("on_load_checkpoint", "on_save_checkpoint", "training_step"):
-                unwrap(self._module, name)
+            unwrap(self._module, "on_load_checkpoint", self._restore)
+            unwrap(self._module, "on_save_checkpoint", self._save)
+            unwrap(self._module, "training_step", self._take_loss)
         self._module = None
         self.compressed = None
         self.samples = None

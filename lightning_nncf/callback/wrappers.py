@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-__all__ = ["AddLoss", "AfterCall", "BeforeCall", "Instead", "unwrap", "wrap"]
+__all__ = ["AddEntries", "AddLoss", "AfterCall", "BeforeCall", "Instead", "actions", "unwrap", "wrap"]
 
 
 class _Wrapper:
@@ -19,7 +19,7 @@ class _Wrapper:
 
     def __init__(self, method: Callable[..., Any], action: Callable[..., Any]) -> None:
         functools.update_wrapper(cast("Any", self), method)
-        self.method = method
+        self.method: Callable[..., Any] = method
         self.action = action
 
 
@@ -60,6 +60,15 @@ class AddLoss(_Wrapper):
         return output + loss
 
 
+class AddEntries(_Wrapper):
+    """Run the method and add what the action returns to the dict it returns."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return both."""
+        result: dict[str, Any] = self.method(*args, **kwargs)
+        return {**result, **self.action(*args, **kwargs)}
+
+
 class Instead(_Wrapper):
     """Run the action instead of the method."""
 
@@ -73,12 +82,33 @@ def wrap(owner: Any, name: str, wrapper: type[_Wrapper], action: Callable[..., A
     setattr(owner, name, wrapper(getattr(owner, name), action))
 
 
-def unwrap(owner: Any, name: str) -> None:
-    """Take the wrapper away from a method of an instance, if there is one."""
-    wrapper = vars(owner).get(name)
+def actions(owner: Any, name: str) -> list[Callable[..., Any]]:
+    """Return the actions of all wrappers around a method of an instance, the outermost first."""
+    found, wrapper = [], vars(owner).get(name)
+    while isinstance(wrapper, _Wrapper):
+        found.append(wrapper.action)
+        wrapper = wrapper.method
+    return found
+
+
+def unwrap(owner: Any, name: str, action: Callable[..., Any] | None = None) -> None:
+    """Take a wrapper away from a method of an instance, if there is one.
+
+    Several wrappers may be around one method, and go in any order.
+
+    Args:
+        owner: The instance.
+        name: Name of the method.
+        action: The action of the wrapper; the outermost with this one goes. Default: the outermost one.
+    """
+    outer, wrapper = None, vars(owner).get(name)
+    while isinstance(wrapper, _Wrapper) and action is not None and wrapper.action != action:
+        outer, wrapper = wrapper, wrapper.method
     if not isinstance(wrapper, _Wrapper):
         return
-    if getattr(wrapper.method, "__self__", None) is owner:
+    if outer is not None:
+        outer.method = wrapper.method
+    elif getattr(wrapper.method, "__self__", None) is owner:
         delattr(owner, name)
     else:
         setattr(owner, name, wrapper.method)

@@ -1,13 +1,12 @@
-"""What a checkpoint holds beside the weights, and making a compressed module from it."""
+"""Making compressed modules and networks from what training saved."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import io
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,106 +16,74 @@ from torch import nn
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.network import find_network
-from lightning_nncf.errors import CheckpointError
+from lightning_nncf.core.sections import SECTION, config_differences, read_sections
+from lightning_nncf.errors import CheckpointError, ConfigError, HookError, near
+from lightning_nncf.graph.hooks import inserted, strip
+from lightning_nncf.graph.notices import HINT
 
-__all__ = [
-    "SECTION",
-    "config_differences",
-    "load_from_checkpoint",
-    "load_plain",
-    "make_section",
-    "open_checkpoint",
-    "read_section",
-    "restore_module",
-]
+__all__ = ["load", "load_from_checkpoint", "load_weights", "open_checkpoint", "restore_network"]
 
-SECTION = "lightning_nncf"
-"""Key of our section in a Lightning checkpoint."""
-FORMAT = 1
-"""Version of the section's layout."""
-_COMPARED = ("compression", "target_device", "ignored_scopes", "target_scopes")
+_LIGHTNING = "pytorch-lightning_version"
+"""Key that every checkpoint of Lightning has."""
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def make_section(compressed: CompressedNetwork, network_path: str, module: nn.Module) -> dict[str, Any]:
-    """Make the section of a checkpoint from which `restore_module` rebuilds the compressed network.
-
-    Args:
-        compressed: The network with its algorithms.
-        network_path: Path of the network in the module.
-        module: The module whose state dict the checkpoint holds.
-    """
-    return {
-        "format": FORMAT,
-        "version": importlib.metadata.version("lightning_nncf"),
-        "config": compressed.config.model_dump(mode="json", exclude_unset=True),
-        "network": network_path,
-        "module_class": f"{type(module).__module__}.{type(module).__qualname__}",
-        "structure": compressed.structure(),
-        "state": compressed.state_dict(),
-    }
-
-
-def read_section(checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return our section of a checkpoint, or nothing if it was saved without compression.
-
-    Raises:
-        CheckpointError: The section was written in a format that this version does not know.
-    """
-    section: dict[str, Any] | None = checkpoint.get(SECTION)
-    if section is not None and section.get("format") != FORMAT:
-        raise CheckpointError(
-            f"the checkpoint was written by lightning_nncf {section.get('version')} in format {section.get('format')}; "
-            f"this version reads format {FORMAT}. Install the version that wrote it"
-        )
-    return section
-
-
-def config_differences(saved: Mapping[str, Any], config: NNCFConfig) -> list[str]:
-    """List where the configuration of a checkpoint differs from another one, as far as it shapes the network.
-
-    Args:
-        saved: The configuration in the checkpoint.
-        config: The configuration in use.
-    """
-    old = NNCFConfig.load(saved).model_dump(mode="json")
-    new = config.model_dump(mode="json")
-    flat_old, flat_new = ({p: v for k in _COMPARED for p, v in _flatten(values.get(k), k)} for values in (old, new))
-    return [
-        f"`{path}` is {flat_old.get(path)!r} in the checkpoint and {flat_new.get(path)!r} here"
-        for path in dict.fromkeys([*flat_old, *flat_new])
-        if flat_old.get(path) != flat_new.get(path)
-    ]
-
-
-def restore_module(
-    module: nn.Module, checkpoint: Mapping[str, Any], config: NNCFConfig | None = None
-) -> tuple[str, CompressedNetwork]:
+def restore_network(
+    module: nn.Module, path: str, section: Mapping[str, Any], config: NNCFConfig | None = None
+) -> CompressedNetwork:
     """Rebuild the structure of a compressed network in a plain module, before the state dict is loaded.
 
     Args:
         module: The module, with its plain network.
-        checkpoint: The checkpoint.
+        path: Path of the network in the module.
+        section: Section of the network in a checkpoint, see `lightning_nncf.core.sections`.
         config: The configuration in use; it must agree with the one in the checkpoint. Default: that one.
 
-    Returns:
-        The network's path in the module, and the compressed network.
-
     Raises:
-        CheckpointError: The checkpoint holds no compression, or another configuration.
+        CheckpointError: The checkpoint was saved with another configuration.
     """
-    section = read_section(checkpoint)
-    if section is None:
-        raise CheckpointError(
-            "the checkpoint was saved without compression; load it into the plain module before compressing"
-        )
     if config is not None and (differences := config_differences(section["config"], config)):
         raise CheckpointError("the checkpoint was saved with another configuration: " + "; ".join(differences))
-    path, network = find_network(module, section["network"])
+    _, network = find_network(module, path)
     compressed = CompressedNetwork.restore(network, config or NNCFConfig.load(section["config"]), section["structure"])
     compressed.load_state_dict(section["state"])
-    return path, compressed
+    return compressed
+
+
+def load(network: nn.Module, path: str | Path) -> CompressedNetwork:
+    """Restore a compressed network from a file that `CompressedNetwork.save` wrote, without Lightning.
+
+    Args:
+        network: The plain network, as it was before it was compressed; it is changed in place, on its device.
+        path: The file; read with ``weights_only=True``.
+
+    Returns:
+        The compressed network, at the point of training where it was saved.
+
+    Raises:
+        CheckpointError: The file cannot be read, was written by something else, or holds another network.
+        HookError: The network is compressed already.
+    """
+    content = _open(path)
+    sections = read_sections(content)
+    if _LIGHTNING in content:
+        call = "load_from_checkpoint(ModuleClass, path)" if sections else "load_weights(module, path)"
+        raise CheckpointError(f"{path} is a checkpoint of Lightning; load it with `lightning_nncf.{call}`")
+    if set(sections) != {""}:
+        raise CheckpointError(f"{path} holds no compressed network; `load` reads what `CompressedNetwork.save` wrote")
+    if any(True for _ in inserted(network)):
+        raise HookError(
+            f"{type(network).__name__} is compressed already; `load` takes the plain network, so call `strip()` first"
+        )
+    _check_names(network, content["state_dict"], path)
+    try:
+        compressed = restore_network(network, "", sections[""])
+        network.load_state_dict(content["state_dict"])
+    except (HookError, RuntimeError) as error:
+        strip(network)
+        raise CheckpointError(f"{path} does not fit {type(network).__name__}: {error}") from error
+    return compressed
 
 
 def load_from_checkpoint(
@@ -144,56 +111,79 @@ def load_from_checkpoint(
 
 
 def open_checkpoint(
-    checkpoint_path: str | Path, make_module: Callable[[], nn.Module] | None = None
+    checkpoint_path: str | Path, make_module: Callable[[], nn.Module] | None = None, *, network: str | None = None
 ) -> CompressedNetwork:
     """Make the compressed network of a checkpoint without knowing the class of its module.
 
     Args:
-        checkpoint_path: Path of the ``.ckpt`` file.
+        checkpoint_path: Path of the ``.ckpt`` file, or of a file that `CompressedNetwork.save` wrote.
         make_module: Makes the plain module. Default: the class that the checkpoint names is imported and made from the
             hyperparameters in the checkpoint.
+        network: Path of the network in the module, where several are compressed. Default: the only one.
 
     Returns:
         The compressed network, in evaluation mode.
 
     Raises:
         CheckpointError: The file was saved without compression, or the module cannot be made.
+        ConfigError: It is not clear which network is meant.
     """
     checkpoint = _read(checkpoint_path)
+    sections = read_sections(checkpoint)
+    if network is None and len(sections) > 1:
+        raise ConfigError(
+            f"{checkpoint_path} holds {len(sections)} compressed networks, {_quoted(sections)}; say which with "
+            "`network`"
+        )
+    if network is not None and network not in sections:
+        raise ConfigError(f"{checkpoint_path} holds no compressed network {network!r}; {near(network, sections)}")
+    chosen = next(iter(sections)) if network is None else network
     if make_module is not None:
-        return _load(make_module(), checkpoint)
+        return _load(make_module(), checkpoint)[chosen]
     name: str = checkpoint[SECTION]["module_class"]
     try:
         path, _, attribute = name.rpartition(".")
         module_class = getattr(importlib.import_module(path), attribute)
-        module = _make_plain(module_class, checkpoint, {})
+        module = _make_plain(module_class, checkpoint, {}) if _LIGHTNING in checkpoint else module_class()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"cannot make {name}, whose state {checkpoint_path} holds: {error}. Call `self.save_hyperparameters()` in "
             "the module before training, or say how to make it (`--module_config`, a LightningCLI file)"
         ) from error
-    return _load(module, checkpoint)
+    return _load(module, checkpoint)[chosen]
 
 
-def load_plain(module: nn.Module, checkpoint_path: str | Path) -> None:
-    """Load the weights of a checkpoint that was saved without compression into a plain module.
+def load_weights(module: ModuleT, checkpoint_path: str | Path) -> ModuleT:
+    """Load the weights of a checkpoint that was saved without compression into a plain module, to compress it then.
 
     Args:
-        module: The module.
-        checkpoint_path: Path of the ``.ckpt`` file.
+        module: The module; its ``configure_model`` is called where it makes the network.
+        checkpoint_path: Path of the ``.ckpt`` file, or of a saved state dict; read with ``weights_only=True``.
+
+    Returns:
+        The module.
 
     Raises:
         CheckpointError: The file cannot be read, is compressed already, or holds another module.
     """
     checkpoint = _open(checkpoint_path)
-    if read_section(checkpoint) is not None:
+    if read_sections(checkpoint):
         raise CheckpointError(
-            f"{checkpoint_path} holds a compressed network already; `lightning-nncf export` writes it as ONNX"
+            f"{checkpoint_path} holds a compressed network already; `lightning_nncf.load_from_checkpoint` loads it, "
+            "`fit(ckpt_path=...)` goes on with it and `lightning-nncf export` writes it as ONNX"
         )
+    if any(True for _ in inserted(module)):
+        raise CheckpointError(
+            f"{type(module).__name__} is compressed already; load the weights before it is, or call `strip()` first"
+        )
+    weights = checkpoint.get("state_dict", checkpoint)
+    if not set(weights) <= set(module.state_dict()):
+        _configure(module)
     try:
-        module.load_state_dict(checkpoint["state_dict"])
-    except (KeyError, RuntimeError) as error:
+        module.load_state_dict(weights)
+    except (AttributeError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint_path} does not fit {type(module).__name__}: {error}") from error
+    return module
 
 
 def _open(checkpoint_path: str | Path) -> dict[str, Any]:
@@ -202,13 +192,15 @@ def _open(checkpoint_path: str | Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
     except (OSError, pickle.UnpicklingError, RuntimeError) as error:
         raise CheckpointError(f"cannot read {checkpoint_path} as a checkpoint: {error}") from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{checkpoint_path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
 
 
 def _read(checkpoint_path: str | Path) -> dict[str, Any]:
     """Read a checkpoint that holds our section."""
     checkpoint = _open(checkpoint_path)
-    if read_section(checkpoint) is None:
+    if not read_sections(checkpoint):
         raise CheckpointError(
             f"{checkpoint_path} was saved without compression; load it with the module's own `load_from_checkpoint`"
         )
@@ -227,21 +219,37 @@ def _make_plain(module_class: type[ModuleT], checkpoint: Mapping[str, Any], kwar
     return module
 
 
-def _load(module: nn.Module, checkpoint: Mapping[str, Any]) -> CompressedNetwork:
-    """Rebuild the structure in a plain module and load the weights of a checkpoint."""
-    configure: Callable[[], None] | None = getattr(module, "configure_model", None)
-    if configure is not None and checkpoint[SECTION]["network"] not in dict(module.named_modules()):
-        configure()
-    _, compressed = restore_module(module, checkpoint)
+def _load(module: nn.Module, checkpoint: Mapping[str, Any]) -> dict[str, CompressedNetwork]:
+    """Rebuild the structure in a plain module and load the weights of a checkpoint; return the networks by path."""
+    sections = read_sections(checkpoint)
+    if not set(sections) <= {name for name, _ in module.named_modules()}:
+        _configure(module)
+    networks = {path: restore_network(module, path, section) for path, section in sections.items()}
     module.load_state_dict(checkpoint["state_dict"])
     module.eval()
-    return compressed
+    return networks
 
 
-def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
-    """List the leaves of nested mappings and lists with their paths; initializers do not shape a network."""
-    if isinstance(value, Mapping):
-        return [leaf for k, v in value.items() if k != "initializer" for leaf in _flatten(v, f"{path}.{k}")]
-    if isinstance(value, list):
-        return [leaf for index, item in enumerate(value) for leaf in _flatten(item, f"{path}.{index}")]
-    return [(path, value)]
+def _configure(module: nn.Module) -> None:
+    """Let a LightningModule make what it makes in `configure_model`."""
+    configure: Callable[[], None] | None = getattr(module, "configure_model", None)
+    if configure is not None:
+        configure()
+
+
+def _check_names(network: nn.Module, weights: Mapping[str, Any], path: str | Path) -> None:
+    """Refuse weights of another network before anything is changed."""
+    plain = {name for name in weights if name != HINT and not any(p.startswith("lnncf_") for p in name.split("."))}
+    own = set(network.state_dict())
+    if plain != own:
+        raise CheckpointError(
+            f"{path} does not fit {type(network).__name__}: the file lacks {_quoted(own - plain) or 'nothing'}, the "
+            f"network lacks {_quoted(plain - own) or 'nothing'}"
+        )
+
+
+def _quoted(names: Iterable[str], most: int = 5) -> str:
+    """List names, in order, up to a number."""
+    ordered = sorted(names)
+    more = f" and {len(ordered) - most} more" if len(ordered) > most else ""
+    return ", ".join(map(repr, ordered[:most])) + more

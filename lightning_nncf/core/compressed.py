@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,10 +19,13 @@ from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.inputs import Arguments, describe, generate
 from lightning_nncf.core.registry import create_algorithms
+from lightning_nncf.core.sections import add_section
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError, HookError, InitializationError
+from lightning_nncf.files import replacing
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.hooks import inserted, strip
+from lightning_nncf.graph.notices import put_up
 from lightning_nncf.graph.preserve import preserved
 
 __all__ = ["CompressedNetwork"]
@@ -57,6 +61,7 @@ class CompressedNetwork:
         self.initialized = False
         self.calibration: CalibrationData | None = None
         """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
+        put_up(network)
         metrics = {name: metric for algorithm in algorithms for name, metric in algorithm.metrics().items()}
         self._metrics = MetricCollection(metrics) if metrics else None  # type: ignore[arg-type]
 
@@ -103,6 +108,42 @@ class CompressedNetwork:
             "inputs": self.inputs,
             "initialized": self.initialized,
         }
+
+    def section(self) -> dict[str, Any]:
+        """Return what `lightning_nncf.core.checkpoint.restore_network` needs beside the weights, as plain values."""
+        return {
+            "config": self.config.model_dump(mode="json", exclude_unset=True),
+            "structure": self.structure(),
+            "state": self.state_dict(),
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to a file, from which `lightning_nncf.load` restores it, without Lightning.
+
+        The file holds weights and plain values alone, and appears only once it is complete.
+
+        Args:
+            path: The file; missing directories are created.
+
+        >>> import tempfile
+        >>> from lightning_nncf import compress, load
+        >>> data = [torch.rand(2, 3, 8, 8)]
+        >>> config = {"compression": {"algorithm": "quantization"}}
+        >>> compressed = compress(nn.Sequential(nn.Conv2d(3, 4, 3)), config, data)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     compressed.save(f"{folder}/small.pt")
+        ...     restored = load(nn.Sequential(nn.Conv2d(3, 4, 3)), f"{folder}/small.pt")
+        >>> torch.equal(restored.network(data[0]), compressed.network(data[0]))
+        True
+        """
+        content: dict[str, Any] = {"state_dict": self.network.state_dict()}
+        add_section(content, "", self.section(), self.network)
+        with replacing(Path(path)) as temporary:
+            torch.save(content, temporary)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the data, which belong to the network that is copied or pickled."""
+        return {**self.__dict__, "calibration": None}
 
     def initialize(self, data: CalibrationData) -> None:
         """Set everything that needs data, then let the algorithms act.
@@ -255,7 +296,7 @@ class CompressedNetwork:
         if self.calibration is None:
             raise InitializationError(
                 "ranges are to be initialized now, but there is no data for it; set `calibration` of the compressed "
-                "network after restoring it from a checkpoint, or give batches"
+                "network after restoring or copying it, or give batches"
             )
         return self.calibration
 

@@ -12,13 +12,17 @@ from torch.utils._pytree import tree_map
 
 from lightning_nncf.errors import ExportError
 from lightning_nncf.export.structure import flatten, rebuild
+from lightning_nncf.graph.notices import take_down
 
 __all__ = ["FlatNetwork", "cpu_copy", "cpu_inputs", "double_batch", "float_inputs", "require_finite"]
 
 
 def cpu_copy(network: nn.Module) -> nn.Module:
     """Return a copy of a network on the CPU, in float32 and eval mode; the network stays as it is."""
-    return copy.deepcopy(network).cpu().float().eval()
+    copied = copy.deepcopy(network).cpu().float().eval()
+    for module in copied.modules():
+        take_down(module)
+    return copied
 
 
 def require_finite(network: nn.Module) -> None:

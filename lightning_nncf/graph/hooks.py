@@ -14,6 +14,7 @@ from lightning_nncf.graph.calls import close_call
 from lightning_nncf.graph.frames import SCOPE, Scope
 from lightning_nncf.graph.generated import release
 from lightning_nncf.graph.layers import STAND_IN, adopt_layer, is_layer, stand_in
+from lightning_nncf.graph.notices import take_down
 from lightning_nncf.graph.owners import adopt
 from lightning_nncf.graph.recompute import check_recomputation
 from lightning_nncf.graph.sites import HookSite, sites
@@ -100,6 +101,7 @@ def strip(network: nn.Module) -> None:
                 if child.site.kind == "weight":
                     # A copy made in the middle of a forward holds the value but no open frame.
                     module.__dict__.pop(child.site.parameter, None)
+        take_down(module)
         release(module)
 
 
