@@ -19,6 +19,8 @@ class _Wrapper:
 
     def __init__(self, method: Callable[..., Any], action: Callable[..., Any]) -> None:
         functools.update_wrapper(cast("Any", self), method)
+        # Lightning looks behind one wrapper only.
+        self.__wrapped__: Callable[..., Any] = method.__wrapped__ if isinstance(method, _Wrapper) else method
         self.method: Callable[..., Any] = method
         self.action = action
 

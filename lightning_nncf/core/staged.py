@@ -62,6 +62,10 @@ class StagedOptimizers:
         if groups:
             self.current = float(groups[0]["lr"]), float(groups[0].get("weight_decay", 0.0))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the optimizers, which a copy of the network does not have until they are attached."""
+        return {**self.__dict__, "_optimizers": []}
+
     def state_dict(self) -> dict[str, Any]:
         """Return the learning rates from which the drop began."""
         return {"rates": self._rates}

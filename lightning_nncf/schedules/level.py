@@ -11,7 +11,7 @@ from lightning_nncf.schedules.adaptive import AdaptiveLevel, adaptive_level
 from lightning_nncf.schedules.exponential import exponential_level
 from lightning_nncf.schedules.multistep import multistep_level
 from lightning_nncf.schedules.polynomial import polynomial_level
-from lightning_nncf.schedules.scheduler import Scheduler
+from lightning_nncf.schedules.scheduler import Scheduler, nothing
 
 __all__ = [
     "AdaptiveScheduler",
@@ -37,9 +37,9 @@ class LevelScheduler(Scheduler, ABC):
         self.target = target
         self.freeze_epoch = freeze_epoch
         self.level = initial
-        self._on_level: Callable[[float], None] = lambda level: None
-        self._on_freeze: Callable[[], None] = lambda: None
-        self._on_step: Callable[[int], None] = lambda step: None
+        self._on_level: Callable[[float], None] = nothing
+        self._on_freeze: Callable[[], None] = nothing
+        self._on_step: Callable[[int], None] = nothing
 
     def attach(
         self,

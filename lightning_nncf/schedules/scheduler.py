@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["Scheduler"]
+__all__ = ["Scheduler", "nothing"]
 
 
 class Scheduler:
@@ -41,3 +41,7 @@ class Scheduler:
         """Set the counters from `state_dict`."""
         self.current_epoch = int(state["current_epoch"])
         self.current_step = int(state["current_step"])
+
+
+def nothing(*_: object) -> None:
+    """Do nothing: what an event does before somebody attaches to it; has a name, so that schedulers can be pickled."""

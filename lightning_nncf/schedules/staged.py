@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_nncf.schedules.scheduler import Scheduler
+from lightning_nncf.schedules.scheduler import Scheduler, nothing
 
 __all__ = ["StagedScheduler"]
 
@@ -31,8 +31,8 @@ class StagedScheduler(Scheduler):
         self.weights_start = weights_start
         self.steps_per_epoch: int | None = None
         self._steps_in_epoch = 0
-        self._starts: tuple[Callable[[], None], Callable[[], None]] = (_nothing, _nothing)
-        self._on_step: Callable[[], None] = _nothing
+        self._starts: tuple[Callable[[], None], Callable[[], None]] = (nothing, nothing)
+        self._on_step: Callable[[], None] = nothing
 
     def attach(
         self,
@@ -48,7 +48,7 @@ class StagedScheduler(Scheduler):
             on_step: Called at each optimizer step.
         """
         self._starts = (start_activations, start_weights)
-        self._on_step = on_step or _nothing
+        self._on_step = on_step or nothing
 
     @property
     def progress(self) -> float:
@@ -82,7 +82,3 @@ class StagedScheduler(Scheduler):
         """Set the counters; nothing is started, the algorithm's own state says what has."""
         super().load_state_dict(state)
         self._steps_in_epoch = int(state["steps_in_epoch"])
-
-
-def _nothing() -> None:
-    """Do nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lightning_nncf.schedules.scheduler import Scheduler
+from lightning_nncf.schedules.scheduler import Scheduler, nothing
 
 __all__ = ["WarmupScheduler"]
 
@@ -38,8 +38,8 @@ class WarmupScheduler(Scheduler):
         self.end_epoch = end_epoch
         self.steps_per_epoch = steps_per_epoch
         self._steps_in_epoch = 0
-        self._on_share: Callable[[float], None] = lambda share: None
-        self._on_end: Callable[[], None] = lambda: None
+        self._on_share: Callable[[float], None] = nothing
+        self._on_end: Callable[[], None] = nothing
 
     def attach(self, on_share: Callable[[float], None], on_end: Callable[[], None]) -> None:
         """Say what to do with a new share, from 0 to 1, and once the end epoch begins."""

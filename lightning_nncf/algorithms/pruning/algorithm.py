@@ -62,7 +62,7 @@ class FilterPruning(Algorithm):
             warmup=params.num_init_steps,
             steps=params.pruning_steps,
         )
-        self.scheduler.attach(self._on_level, self._on_freeze, lambda step: self._apply())
+        self.scheduler.attach(self._on_level, self._on_freeze, self._apply)
         self.groups = Structure(groups=())
         self.masks: list[Tensor] = []
         """For each group which units stay, [units] of bool."""
@@ -164,7 +164,7 @@ class FilterPruning(Algorithm):
         self._optimizers = tuple(optimizers)
         for optimizer in self._optimizers:
             if all(optimizer is not each for each in known):
-                optimizer.register_step_post_hook(lambda *_: self._apply())
+                optimizer.register_step_post_hook(self._apply)
 
     def set_level(self, level: float) -> None:
         """Choose masks anew for a level: a share of filters, FLOPs or latency, as the target is."""
@@ -221,8 +221,12 @@ class FilterPruning(Algorithm):
     def _on_freeze(self) -> None:
         self.frozen = True
 
-    def _apply(self) -> None:
+    def _apply(self, *_: object) -> None:
         self._weights.apply()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the optimizers: copies of them lose their hooks, so they are attached again."""
+        return {**self.__dict__, "_optimizers": ()}
 
     # What it shows ----------------------------------------------------------------------------------------------------
 

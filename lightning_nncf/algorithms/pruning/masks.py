@@ -30,13 +30,27 @@ class WeightMasks:
         self.structure = structure
         self._masks: dict[str, list[Tensor]] = {}
         self._handles: list[Any] = []
-        if gradients:
-            names = {member.name for group in structure.groups for member in group.members if self._masked(member)}
-            for name in sorted(names):
-                parameter: Any = self._parameters[name]
-                if not parameter.requires_grad:
-                    continue
+        self._gradients = gradients
+        self._listen()
+
+    def _listen(self) -> None:
+        """Mask gradients from now on, if asked to."""
+        if not self._gradients:
+            return
+        names = {member.name for group in self.structure.groups for member in group.members if self._masked(member)}
+        for name in sorted(names):
+            parameter: Any = self._parameters[name]
+            if parameter.requires_grad:
                 self._handles.append(parameter.register_hook(_MaskGradient(self._masks, name)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the hooks, which PyTorch does not copy with a parameter."""
+        return {**self.__dict__, "_handles": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Put the hooks on the parameters of the copy."""
+        self.__dict__.update(state)
+        self._listen()
 
     def _masked(self, member: Member) -> bool:
         return member.role in self._roles and member.name in self._parameters
