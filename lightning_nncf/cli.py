@@ -63,11 +63,13 @@ class NNCFCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Measure the compressed module in PyTorch and in each runtime, and print the table."""
-        for callback in self._callbacks():
+        callbacks = self._callbacks()
+        for callback in callbacks:
             if callback.compressed is None or not self.trainer.is_global_zero:
                 continue
             self.comparison.measure_compressed(callback.compressed, callback.samples, callback.proof)
-            sys.stdout.write(self.comparison.table() + "\n")
+            title = "Results" if len(callbacks) == 1 else f"Results, network {callback.network_path!r}"
+            sys.stdout.write(self.comparison.table(title) + "\n")
 
     def _train_float(self) -> None:
         epochs = self._get(self.config_init, "float_training").max_epochs

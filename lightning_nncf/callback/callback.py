@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
-from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.capture import capture_run
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
-from lightning_nncf.callback.launching import receive, results, send_back, teach_launchers
+from lightning_nncf.callback.launching import Returning, send_back
 from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
@@ -43,7 +42,7 @@ __all__ = ["NNCFCallback"]
 log = logging.getLogger(__name__)
 
 
-class NNCFCallback(Callback):
+class NNCFCallback(Returning):
     """Compress the network of a LightningModule while it is trained, then export and prove it.
 
     Add it to ``Trainer(callbacks=[...])`` and call ``fit`` with a trained module: the network is captured, the
@@ -76,7 +75,6 @@ class NNCFCallback(Callback):
         verify: bool = True,
     ) -> None:
         super().__init__()
-        teach_launchers()
         if export_format not in ("qdq", "openvino_fq"):
             raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
         self.config = NNCFConfig.load(config)
@@ -299,16 +297,7 @@ class NNCFCallback(Callback):
             self.compressed.strip()
         self._release()
 
-    # Checkpoints, and processes that a Trainer starts -----------------------------------------------------------------
-
-    def receive(self, module: Any, sent: bytes) -> None:
-        """Take over what another process trained; called by Lightning's launchers, not by users."""
-        self._adopt(module)
-        receive(self, sent)
-
-    def results(self, trainer: Any) -> dict[str, bytes]:
-        """Return what `receive` takes."""
-        return results(self, trainer)
+    # Checkpoints ------------------------------------------------------------------------------------------------------
 
     def _save(self, checkpoint: dict[str, Any]) -> None:
         """Add our section to a checkpoint that Lightning is about to write."""

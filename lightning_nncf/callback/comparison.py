@@ -113,10 +113,10 @@ class Comparison:
                     size=proof.verification.reference_size, latency=result.reference_latency
                 )
 
-    def table(self) -> str:
+    def table(self, title: str = "Results") -> str:
         """Return all results as one table with a row per way to run the network."""
         names = list(dict.fromkeys(metric for row in self._rows.values() for metric in row.metrics))
-        table = Table(title="Results", box=SIMPLE, title_justify="left")
+        table = Table(title=title, box=SIMPLE, title_justify="left")
         table.add_column("network")
         for name in (*names, "file MB", "latency ms", "int8 convolutions"):
             table.add_column(name, justify="right")

@@ -53,7 +53,9 @@ def restore(callback: NNCFCallback, checkpoint: Mapping[str, Any], peers: Sequen
     if callback.network_path is None and len(sections) == len(peers) == 1:
         callback.network_path = next(iter(sections))
     path, _ = find_network(module, callback.network_path)
-    earlier = [action.__self__ for action in actions(module, "on_load_checkpoint") if isinstance(action, MethodType)]
+    earlier: list[Any] = [
+        action.__self__ for action in actions(module, "on_load_checkpoint") if isinstance(action, MethodType)
+    ]
     handled = {find_network(module, each.network_path)[0] for each in (*peers, *earlier)}
     if unknown := sorted(set(sections) - handled):
         raise CheckpointError(

@@ -44,7 +44,7 @@ class _WarnOfExport:
 def put_up(network: nn.Module) -> None:
     """Let a network that is compressed say so where it would fail or surprise."""
     take_down(network)
-    network.register_load_state_dict_pre_hook(_PassOverHint())
+    network.register_load_state_dict_pre_hook(_PassOverHint())  # type: ignore[no-untyped-call]
     network.register_forward_pre_hook(_WarnOfExport())
 
 
