@@ -79,6 +79,8 @@ def load(network: nn.Module, path: str | Path) -> CompressedNetwork:
     _check_names(network, content["state_dict"], path)
     try:
         compressed = restore_network(network, "", sections[""])
+        if wrong := _other_shape(network, content["state_dict"]):
+            raise CheckpointError(wrong)
         network.load_state_dict(content["state_dict"])
     except (HookError, RuntimeError) as error:
         strip(network)
@@ -105,6 +107,10 @@ def load_from_checkpoint(
         CheckpointError: The file was saved without compression or by an unknown version.
     """
     checkpoint = _read(checkpoint_path)
+    if _LIGHTNING not in checkpoint:
+        raise CheckpointError(
+            f"{checkpoint_path} was written by `CompressedNetwork.save`; `lightning_nncf.load(network, path)` reads it"
+        )
     module = _make_plain(module_class, checkpoint, kwargs)
     _load(module, checkpoint)
     return module.to(map_location)
@@ -190,7 +196,7 @@ def _open(checkpoint_path: str | Path) -> dict[str, Any]:
     """Read a checkpoint."""
     try:
         checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except (OSError, pickle.UnpicklingError, RuntimeError) as error:
+    except (EOFError, OSError, pickle.UnpicklingError, RuntimeError) as error:
         raise CheckpointError(f"cannot read {checkpoint_path} as a checkpoint: {error}") from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{checkpoint_path} holds a {type(checkpoint).__name__}, not a checkpoint")
@@ -246,6 +252,14 @@ def _check_names(network: nn.Module, weights: Mapping[str, Any], path: str | Pat
             f"{path} does not fit {type(network).__name__}: the file lacks {_quoted(own - plain) or 'nothing'}, the "
             f"network lacks {_quoted(plain - own) or 'nothing'}"
         )
+
+
+def _other_shape(network: nn.Module, weights: Mapping[str, Any]) -> str:
+    """Describe a tensor that has another shape in the file: PyTorch would tell after it copied all others."""
+    for name, value in network.state_dict().items():
+        if name in weights and weights[name].shape != value.shape:
+            return f"{name!r} is {list(weights[name].shape)} in the file and {list(value.shape)} in the network"
+    return ""
 
 
 def _quoted(names: Iterable[str], most: int = 5) -> str:

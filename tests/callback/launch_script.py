@@ -1,7 +1,7 @@
 """Fits, evaluates and fits again with processes that the Trainer starts; run by test_launching.
 
-Arguments: folder, strategy, package of Lightning, what to do: ``fit``, ``validate`` too, or ``all``, with filters removed
-in training.
+Arguments: folder, strategy, package of Lightning, what to do: ``fit``, or ``all``, with filters removed in
+training and a file written.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def main(folder: Path, strategy: str, do: str) -> None:
     torch.set_num_threads(1)
     pl.seed_everything(1, verbose=False)
     quantization = config()["compression"]
-    callback = NNCFCallback({"compression": [quantization, PRUNING] if do == "all" else quantization}, verify=False)
+    whole = do == "all"
+    sections = {"compression": [quantization, PRUNING] if whole else quantization}
+    callback = NNCFCallback(sections, export_path="model.onnx" if whole else None, verify=False)
     module = Wide()
 
     def trainer(**settings: Any) -> Any:
@@ -70,9 +72,8 @@ def main(folder: Path, strategy: str, do: str) -> None:
         "proof": None if callback.proof is None else callback.proof.export.path,
         "during": float(first.callback_metrics["val_loss"]),
     }
-    if do != "fit":
+    if whole:
         result["after"] = first.validate(module, loader(), verbose=False)[0]["val_loss"]
-    if do == "all":
         alone = trainer(strategy="auto", devices=1)
         result["alone"] = alone.validate(module, loader(), verbose=False)[0]["val_loss"]
         alone.save_checkpoint(folder / "main.ckpt")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
     [
         ("ddp_fork", "pytorch_lightning", "all"),
         ("ddp_notebook", "lightning.pytorch", "fit"),
-        ("ddp_spawn", "pytorch_lightning", "validate"),
+        ("ddp_spawn", "pytorch_lightning", "fit"),
     ],
 )
 def test_main_process_holds_what_rank_zero_trained(tmp_path: Path, strategy: str, package: str, do: str) -> None:
@@ -31,7 +31,6 @@ def test_main_process_holds_what_rank_zero_trained(tmp_path: Path, strategy: str
     result = torch.load(tmp_path / "result.pt", weights_only=False)
     assert result["fitted"]
     assert result["samples"][0][0].shape == (4, 1, 8, 8)
-    assert result["proof"] == str(tmp_path / "model.onnx")
     assert any("lnncf_" in name for name in result["state"])
     if do != "all":
         # The checkpoint was written by rank zero in the last epoch.
@@ -39,9 +38,9 @@ def test_main_process_holds_what_rank_zero_trained(tmp_path: Path, strategy: str
         expected = {name: value for name, value in saved.items() if "lnncf_hint" not in name}
         assert result["state"].keys() == expected.keys()
         assert all(torch.equal(value, expected[name]) for name, value in result["state"].items())
-    if do != "fit":
-        assert result["after"] == pytest.approx(result["during"], abs=1e-6)
     if do == "all":
+        assert result["proof"] == str(tmp_path / "model.onnx")
+        assert result["after"] == pytest.approx(result["during"], abs=1e-6)
         assert result["state"]["net.0.weight"].shape[0] < 16
         assert result["alone"] == pytest.approx(result["during"], abs=1e-6)
         assert "lightning_nncf" in torch.load(tmp_path / "main.ckpt", weights_only=True)
