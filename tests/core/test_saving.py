@@ -101,9 +101,7 @@ def test_wrong_networks_are_refused_and_stay_as_they_are(tmp_path: Path) -> None
     assert other.state_dict().keys() == Net().state_dict().keys()
     larger = Wide(classes=5)
     before = {name: value.clone() for name, value in larger.state_dict().items()}
-    with pytest.raises(
-        CheckpointError, match=r"Wide: '5\.weight' is \[3, 256\] in the file and \[5, 256\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"Wide: '5\.weight' is \[3, 256\] in the file and \[5, 256\]"):
         load(larger, path)
     assert larger.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in larger.state_dict().items())
