@@ -41,6 +41,8 @@ def refuse_overlap(module: nn.Module, peers: Sequence[NNCFCallback]) -> None:
         ConfigError: It is so.
         NetworkNotFoundError: A network is not in the module.
     """
+    if len(peers) < 2:
+        return
     for one, other in combinations([find_network(module, peer.network_path) for peer in peers], 2):
         if one[0] == other[0]:
             raise _same(one[0])

@@ -177,6 +177,22 @@ def test_second_fit_goes_on_without_initializing_again(tmp_path: Path) -> None:
     assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
 
 
+def test_second_fit_adds_the_loss_of_the_compression_too(tmp_path: Path) -> None:
+    losses: list[float] = []
+
+    class Keep(pl.Callback):
+        def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+            losses.append(float(loss))
+
+    module, callback = Classifier(), quantize()
+    trainer(tmp_path, callback).fit(module, loader())
+    assert callback.compressed is not None
+    callback.compressed.loss = lambda: torch.tensor(1000.0)  # type: ignore[method-assign]
+    trainer(tmp_path, callback, Keep()).fit(module, loader())
+    assert len(losses) == 4
+    assert all(1000 < loss < 1010 for loss in losses)
+
+
 def test_statistics_are_logged(tmp_path: Path) -> None:
     module, callback = Classifier(), quantize()
     run = trainer(tmp_path, callback)
