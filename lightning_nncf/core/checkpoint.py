@@ -64,6 +64,17 @@ def load(network: nn.Module, path: str | Path) -> CompressedNetwork:
     Raises:
         CheckpointError: The file cannot be read, was written by something else, or holds another network.
         HookError: The network is compressed already.
+
+    >>> import tempfile
+    >>> from lightning_nncf import compress
+    >>> data = [torch.rand(2, 3, 8, 8)]
+    >>> config = {"compression": {"algorithm": "quantization"}}
+    >>> compressed = compress(nn.Sequential(nn.Conv2d(3, 4, 3)), config, data)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     compressed.save(f"{folder}/small.pt")
+    ...     restored = load(nn.Sequential(nn.Conv2d(3, 4, 3)), f"{folder}/small.pt")
+    >>> torch.equal(restored.network(data[0]), compressed.network(data[0]))
+    True
     """
     content = _open(path)
     sections = read_sections(content)

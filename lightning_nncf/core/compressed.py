@@ -124,17 +124,6 @@ class CompressedNetwork:
 
         Args:
             path: The file; missing directories are created.
-
-        >>> import tempfile
-        >>> from lightning_nncf import compress, load
-        >>> data = [torch.rand(2, 3, 8, 8)]
-        >>> config = {"compression": {"algorithm": "quantization"}}
-        >>> compressed = compress(nn.Sequential(nn.Conv2d(3, 4, 3)), config, data)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     compressed.save(f"{folder}/small.pt")
-        ...     restored = load(nn.Sequential(nn.Conv2d(3, 4, 3)), f"{folder}/small.pt")
-        >>> torch.equal(restored.network(data[0]), compressed.network(data[0]))
-        True
         """
         content: dict[str, Any] = {"state_dict": self.network.state_dict()}
         add_section(content, "", self.section(), self.network)
