@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from lightning_nncf.calibration.reduce import Reduce
+from lightning_nncf.calibration.stale import StatisticsWatch
 from lightning_nncf.errors import InitializationError
 
-__all__ = ["CalibrationData", "plain_progress", "require_samples", "run", "run_batches"]
+__all__ = ["CalibrationData", "ensure_statistics", "plain_progress", "require_samples", "run", "run_batches"]
 
 
 def plain_progress(batches: Iterable[Any], total: int, description: str) -> Iterable[Any]:
@@ -41,6 +43,9 @@ class CalibrationData:
         evaluate: Judges the network on a share of the validation data, by a metric of that name if one is given; higher
             is better.
         directory: Where files go that a configuration asks for.
+        owner: The module whose ``train()`` training calls; default: the network.
+        frozen: The norms that training leaves as they are; default: found by the owner's ``train()``.
+        watch: Looks after stale statistics of norms in the first pass.
     """
 
     batches: Iterable[Any]
@@ -52,6 +57,9 @@ class CalibrationData:
     loss: Callable[[Any], object] | None = None
     evaluate: Callable[[float, str | None], float] | None = None
     directory: Path = Path()
+    owner: nn.Module | None = None
+    frozen: frozenset[nn.Module] | None = None
+    watch: StatisticsWatch | None = None
 
 
 def run_batches(data: CalibrationData, num_samples: int, description: str) -> Iterator[int]:
@@ -82,12 +90,13 @@ def run_batches(data: CalibrationData, num_samples: int, description: str) -> It
     try:
         first = next(iterator, end)
         total = 0 if first is end else math.ceil(num_samples / max(data.batch_size(first), 1))
-        for batch in data.progress(batches(first), total, description) if total else ():
-            with torch.no_grad():
-                data.forward(batch)
-            size = data.batch_size(batch)
-            seen += size
-            yield size
+        with nullcontext() if data.watch is None else data.watch.watching():
+            for batch in data.progress(batches(first), total, description) if total else ():
+                with torch.no_grad():
+                    data.forward(batch)
+                size = data.batch_size(batch)
+                seen += size
+                yield size
     finally:
         # a generator left in the middle cleans up now, not whenever it is collected
         close = getattr(iterator, "close", None)
@@ -120,6 +129,12 @@ def run(data: CalibrationData, num_samples: int, description: str) -> int:
     seen = sum(run_batches(data, num_samples, description))
     require_samples(data, seen, description)
     return seen
+
+
+def ensure_statistics(data: CalibrationData, num_samples: int = 256) -> None:
+    """Look after stale statistics of norms now, before batches are run in another way than by `run_batches`."""
+    if data.watch is not None and data.watch.pending:
+        run(data, num_samples, "Batch-norm statistics")
 
 
 def require_samples(data: CalibrationData, seen: int, description: str) -> None:

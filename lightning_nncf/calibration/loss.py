@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_nncf.calibration.data import CalibrationData
@@ -32,7 +32,7 @@ def computing_loss(network: nn.Module) -> Iterator[None]:
     try:
         network.train()
         for module in network.modules():
-            if isinstance(module, (_BatchNorm, _DropoutNd)):
+            if isinstance(module, (_NormBase, _DropoutNd)):
                 module.eval()
         yield
     finally:

@@ -72,6 +72,7 @@ def calibration_data(
         surroundings=lambda: preserved(module, batch_norm=False),
         evaluate=evaluate,
         directory=Path(trainer.default_root_dir),
+        owner=module,
     )
 
 

@@ -45,6 +45,11 @@ class Algorithm(ABC):
         self.wants_data = False
         """Whether something began in this epoch that `begin` has to initialize from data."""
 
+    @property
+    def adaptation_samples(self) -> int | None:
+        """Samples that batch norms adapt to; 0 leaves them as they are, ``None`` says nothing about them."""
+        return None
+
     @abstractmethod
     def build(self, network: nn.Module, graph: NetworkGraph) -> None:
         """Insert the modules of this algorithm; deterministic and without data.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import MetricCollection
 
-from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.calibration import CalibrationData, StatisticsWatch, frozen_norms, tracking_norms
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.inputs import Arguments, describe, generate
@@ -140,9 +141,12 @@ class CompressedNetwork:
         The network runs in evaluation mode; its mode and all random number generators are left as they were.
         """
         self.calibration = data
-        with self._calibrating(data):
+        with self._calibrating(data) as prepared:
+            frozen = prepared.frozen or frozenset()
+            norms = {name: norm for name, norm in tracking_norms(self.network).items() if norm not in frozen}
+            watch = StatisticsWatch(norms, renew=self._adapts_norms(), reduce=data.reduce)
             for algorithm in self.algorithms:
-                algorithm.initialize(self.network, data)
+                algorithm.initialize(self.network, replace(prepared, watch=watch))
         self.activate()
 
     def initialize_ranges(self, data: CalibrationData | None = None) -> None:
@@ -157,9 +161,9 @@ class CompressedNetwork:
             InitializationError: There is no data.
         """
         chosen = data or self._require_calibration()
-        with self._calibrating(chosen):
+        with self._calibrating(chosen) as prepared:
             for algorithm in self.algorithms:
-                algorithm.initialize_ranges(self.network, chosen)
+                algorithm.initialize_ranges(self.network, prepared)
 
     @property
     def batch_multiplier(self) -> int:
@@ -229,9 +233,9 @@ class CompressedNetwork:
         waiting = [algorithm for algorithm in self.algorithms if algorithm.wants_data]
         if waiting:
             data = self._require_calibration()
-            with self._calibrating(data):
+            with self._calibrating(data) as prepared:
                 for algorithm in waiting:
-                    algorithm.begin(self.network, data)
+                    algorithm.begin(self.network, prepared)
                     algorithm.wants_data = False
 
     def step(self) -> None:
@@ -289,9 +293,16 @@ class CompressedNetwork:
             )
         return self.calibration
 
+    def _adapts_norms(self) -> bool:
+        """Whether statistics of norms may change: not if all algorithms that could change them are told not to."""
+        wanted = [algorithm.adaptation_samples for algorithm in self.algorithms]
+        given = [samples for samples in wanted if samples is not None]
+        return any(given) or not given
+
     @contextmanager
-    def _calibrating(self, data: CalibrationData) -> Iterator[None]:
+    def _calibrating(self, data: CalibrationData) -> Iterator[CalibrationData]:
         """Let the network run in evaluation mode, and leave everything else as it was."""
         with isolate_rng(), data.surroundings(), preserved(self.network, batch_norm=False), torch.no_grad():
+            frozen = frozen_norms(self.network, data.owner)
             self.network.eval()
-            yield
+            yield replace(data, frozen=frozen)

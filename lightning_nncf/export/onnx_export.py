@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_nncf.errors import ExportError, near
 from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
 from lightning_nncf.export.bias import quantize_biases
+from lightning_nncf.export.bias_room import make_room_for_biases
 from lightning_nncf.export.clips import merge_clips
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
@@ -141,6 +142,7 @@ def export_onnx(
         folded = fold_batch_norms(model)
         repeat_quantizers(model)
         merge_clips(model)
+        make_room_for_biases(model)
         factors = widen_weights(model, lowered.weights)
         quantize_biases(model)
         weights = store_weights(model, lowered.weights, factors)

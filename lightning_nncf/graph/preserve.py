@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 __all__ = ["MetricStates", "preserved"]
 
@@ -60,7 +60,7 @@ def preserved(network: nn.Module, *, batch_norm: bool = True) -> Iterator[Metric
     buffers = [
         (module._buffers, name, buffer, None if buffer is None else buffer.detach().clone())
         for path, module in network.named_modules()
-        if batch_norm or not (isinstance(module, _BatchNorm) or "lnncf_" in path)
+        if batch_norm or not (isinstance(module, _NormBase) or "lnncf_" in path)
         for name, buffer in module._buffers.items()
     ]
     metrics = MetricStates()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from lightning_nncf.errors import CaptureError
@@ -77,14 +78,16 @@ def _run_modes(network: nn.Module, run: Callable[[], object], modes: Sequence[st
             try:
                 _run_once(run, recorder, mode)
             except ValueError as error:
-                # A batch of one image is too small for batch norm to train on, not for a trace.
-                if "more than 1 value per channel" not in str(error):
+                # A batch of one image is too small for norms to train on, not for a trace.
+                norms = [module for module in network.modules() if isinstance(module, _NormBase) and module.training]
+                for module in norms:
+                    module.eval()
+                try:
+                    if not norms:
+                        raise
+                    _run_once(run, recorder, mode)
+                except Exception:
                     failures[mode] = error
-                    continue
-                for module in network.modules():
-                    if isinstance(module, nn.modules.batchnorm._NormBase):
-                        module.eval()
-                _run_once(run, recorder, mode)
             except Exception as error:
                 failures[mode] = error
     if len(failures) == len(modes):

@@ -139,6 +139,11 @@ class FilterPruning(Algorithm):
         params = self.config.params
         self._weights = WeightMasks(network, groups, norms=params.prune_batch_norms, gradients=params.zero_grad)
 
+    @property
+    def adaptation_samples(self) -> int:
+        """Samples that batch norms adapt to."""
+        return int(self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
+
     # Life -------------------------------------------------------------------------------------------------------------
 
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:
@@ -156,7 +161,7 @@ class FilterPruning(Algorithm):
             )
         self.set_level(self.scheduler.level)
         if any(not bool(mask.all()) for mask in self.masks):
-            adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
+            adapt_batch_norm(network, data, self.adaptation_samples)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Mask weights again after every step of these optimizers, and slice their state when weights are sliced."""

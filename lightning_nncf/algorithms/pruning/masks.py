@@ -145,7 +145,7 @@ def importance_of(
     for member in group.filters:
         rows, owners = filters_of(parameters[member.name], member, present)
         if normalized:
-            rows = rows / rows.norm().clamp(min=1e-12)
+            rows = rows / rows.norm().clamp(min=torch.finfo(rows.dtype).tiny)
         scale, shift = (coefficients or {}).get(member.name, (1.0, 0.0))
         scores.append(scale * IMPORTANCE[kind](rows).cpu() + shift)
         units.append(owners)

@@ -16,7 +16,7 @@ from lightning_nncf.algorithms.pruning.ranking import Ranking
 from lightning_nncf.algorithms.pruning.removal import shrink
 from lightning_nncf.algorithms.pruning.selection import bisect_rate
 from lightning_nncf.algorithms.pruning.trials import Trial
-from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.calibration import CalibrationData, ensure_statistics
 from lightning_nncf.core.inputs import limit_batch
 from lightning_nncf.errors import ConfigError
 
@@ -53,6 +53,7 @@ def learn_ranking(
         ranking.coefficients = load_coefficients(params.load_ranking_coeffs_path, spreads)
         return
     level = settings.max_pruning or params.target or _DEFAULT_PRUNING
+    ensure_statistics(data)
     trial = Trial(network, data, settings.train_steps, weights.apply)
 
     def reward(candidate: Candidate) -> float:

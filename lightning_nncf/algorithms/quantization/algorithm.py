@@ -24,9 +24,10 @@ from lightning_nncf.algorithms.quantization.placement import place_quantizers
 from lightning_nncf.algorithms.quantization.placement.hardware import hardware_table
 from lightning_nncf.algorithms.quantization.precision.search import prepare_precision, search_precision
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace
+from lightning_nncf.algorithms.quantization.range_guard import RangeGuard
 from lightning_nncf.algorithms.quantization.range_init import initialize_ranges, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
-from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
+from lightning_nncf.calibration import CalibrationData, adapt_batch_norm, ensure_statistics
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.registry import register
@@ -59,6 +60,7 @@ class Quantization(Algorithm):
         self._padded: tuple[PaddedConvolution, ...] = ()
         self._space: SearchSpace | None = None
         """What `initialize` searches for bit widths; nothing once it has."""
+        self._guard: RangeGuard | None = None
         self.optimizers: StagedOptimizers | None = None
         if config.params is not None:
             staged = StagedScheduler(
@@ -103,6 +105,11 @@ class Quantization(Algorithm):
             "search": None if self._space is None else self._space.to_dict(),
         }
 
+    @property
+    def adaptation_samples(self) -> int:
+        """Samples that batch norms adapt to."""
+        return int(self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
+
     def initialize(self, network: nn.Module, data: CalibrationData) -> None:
         """Initialize from data, in the order in which each step finds what it builds on.
 
@@ -116,14 +123,14 @@ class Quantization(Algorithm):
         self.activate()
         if self._adjustment is not None:
             self._adjustment.correct(self.inserted.quantizers, data)
-        adapt_batch_norm(network, data, self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
+        adapt_batch_norm(network, data, self.adaptation_samples)
 
     def _search_precision(self, data: CalibrationData) -> None:
         """Choose bit widths with data, once."""
         if self._space is not None:
-            initializer = self.config.initializer
-            samples = initializer.batchnorm_adaptation.num_bn_adaptation_samples
-            search_precision(self._space, self.inserted, data, initializer.precision, samples)
+            ensure_statistics(data)
+            precision = self.config.initializer.precision
+            search_precision(self._space, self.inserted, data, precision, self.adaptation_samples)
             self._space = None
 
     def initialize_ranges(self, network: nn.Module, data: CalibrationData) -> None:
@@ -153,9 +160,13 @@ class Quantization(Algorithm):
         initialize_ranges(self.inserted.range_tasks("activation"), data)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
-        """Take the optimizers whose learning rate and weight decay staged training sets."""
+        """Keep the steps of optimizers from ending ranges; set what staged training sets of them."""
+        known = list(optimizers)
+        if self._guard is None:
+            self._guard = RangeGuard(self.inserted.quantizers)
+        self._guard.attach(known)
         if self.optimizers is not None:
-            self.optimizers.attach(optimizers)
+            self.optimizers.attach(known)
 
     @property
     def batch_multiplier(self) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
+from lightning_nncf.algorithms.quantization.range_floor import RangeFloor
 from lightning_nncf.config.algorithm import BatchNormAdaptationConfig
 from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
 from lightning_nncf.config.problems import ConfigProblemsError, Problem
@@ -165,6 +166,10 @@ class QuantizationInitializerConfig(StrictModel):
         BeforeValidator(as_tuple, json_schema_input_type=RangeConfig | list[RangeConfig]),
     ] = (RangeConfig(),)
     """Range initialization: one entry, or a list in which every quantizer is concerned by exactly one."""
+
+    range_floor: RangeFloor = "data"
+    """How small ranges may become. `data`: as small as what they hold, down to 1e-12; a channel of zeros gets what its
+    neighbours have. `nncf`: scales are at least 0.1, and widths of asymmetric ranges 1 % of the widest channel's."""
 
     batchnorm_adaptation: BatchNormAdaptationConfig = BatchNormAdaptationConfig()
     """Adaptation of batch normalization."""

@@ -61,7 +61,8 @@ class InsertedQuantizers:
                 # A weight may have become smaller than it was when the point was chosen.
                 shape = places[0].parameter_of(network).shape if point.kind == "weight" else point.shape
                 learning = _learning(point, shape, config, multiplier)
-                quantizer = build_quantizer(point.config, shape, point.channel_axis, learning)
+                floor = config.initializer.range_floor
+                quantizer = build_quantizer(point.config, shape, point.channel_axis, learning, floor=floor)
                 quantizer.enabled = False
                 built[key] = quantizer.to(devices[0]) if devices else quantizer
             self.quantizers.append(built[key])

@@ -12,18 +12,13 @@ from torch import Tensor, nn
 
 from lightning_nncf.algorithms.quantization.learning import RangeLearning, scale_gradient
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
+from lightning_nncf.algorithms.quantization.range_floor import RangeFloor, asymmetric_range, symmetric_scale
 from lightning_nncf.core.idle import idle
 from lightning_nncf.errors import InitializationError
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric, normalized, rectified
 from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
 
 __all__ = ["AsymmetricQuantizer", "Quantizer", "SymmetricQuantizer", "build_quantizer"]
-
-_MIN_SCALE = 0.1
-"""Least scale that statistics may give, so that a channel that saw only zeros can still learn."""
-
-_MIN_RANGE_SHARE = 0.01
-"""Least width of an asymmetric range, as a share of the widest channel's."""
 
 
 class Quantizer(nn.Module, ABC):
@@ -41,6 +36,9 @@ class Quantizer(nn.Module, ABC):
 
     width: ClassVar[str]
     """Name of the parameter that may learn as a logarithm."""
+
+    floor: RangeFloor = "data"
+    """How small a range statistics may give."""
 
     def __init__(self, config: QuantizerConfig, axis: int, learning: RangeLearning | None = None) -> None:
         super().__init__()
@@ -219,7 +217,7 @@ class SymmetricQuantizer(Quantizer):
     def _assign(self, low: Tensor, high: Tensor) -> None:
         if self.config.signed is None:
             self.config = replace(self.config, signed=bool((low < 0).any()))
-        self._assign_linear(torch.maximum(low.abs(), high.abs()).clamp_min(_MIN_SCALE))
+        self._assign_linear(symmetric_scale(low, high, self.floor))
 
 
 class AsymmetricQuantizer(Quantizer):
@@ -264,13 +262,9 @@ class AsymmetricQuantizer(Quantizer):
         return step.flatten(), zero_points, self.quant_min, self.quant_max
 
     def _assign(self, low: Tensor, high: Tensor) -> None:
-        width = high - low
-        widest = width.max()
-        # all channels constant: the share of nothing is nothing, and a range of zero has no gradient
-        least = torch.where(widest > 0, widest * _MIN_RANGE_SHARE, _MIN_SCALE)
-        correction = (width.clamp_min(least) - width) / 2
-        self.input_low.copy_(low - correction)
-        self._assign_linear(width + 2 * correction)
+        low, width = asymmetric_range(low, high, self.floor)
+        self.input_low.copy_(low)
+        self._assign_linear(width)
 
 
 _CLASSES: dict[QuantizationMode, Callable[[QuantizerConfig, tuple[int, ...], int, RangeLearning | None], Quantizer]] = {
@@ -280,7 +274,12 @@ _CLASSES: dict[QuantizationMode, Callable[[QuantizerConfig, tuple[int, ...], int
 
 
 def build_quantizer(
-    config: QuantizerConfig, shape: Sequence[int], channel_axis: int, learning: RangeLearning | None = None
+    config: QuantizerConfig,
+    shape: Sequence[int],
+    channel_axis: int,
+    learning: RangeLearning | None = None,
+    *,
+    floor: RangeFloor = "data",
 ) -> Quantizer:
     """Build the quantizer of one place.
 
@@ -289,6 +288,7 @@ def build_quantizer(
         shape: Shape of the tensors to quantize; only its length and its channels count.
         channel_axis: Axis of the channels in it, used when ``config.per_channel``; may count from the end.
         learning: How the range learns.
+        floor: How small a range statistics may give.
 
     Returns:
         A quantizer with parameters of shape ``(1,)`` per tensor, or ``[..., C, ...]`` with ones elsewhere.
@@ -296,13 +296,16 @@ def build_quantizer(
     >>> build_quantizer(QuantizerConfig(per_channel=True, signed=True), (8, 3, 5, 5), 0).scale.shape
     torch.Size([8, 1, 1, 1])
     """
-    build = _CLASSES[config.mode]
-    if not config.per_channel:
-        return build(config, (1,), -1, learning)
-    if not -len(shape) <= channel_axis < len(shape):
-        raise ValueError(f"`channel_axis` must be an axis of the shape {tuple(shape)}, got {channel_axis}")
-    axis = channel_axis % len(shape)
-    return build(config, tuple(size if dim == axis else 1 for dim, size in enumerate(shape)), axis, learning)
+    axis = -1
+    parameters: tuple[int, ...] = (1,)
+    if config.per_channel:
+        if not -len(shape) <= channel_axis < len(shape):
+            raise ValueError(f"`channel_axis` must be an axis of the shape {tuple(shape)}, got {channel_axis}")
+        axis = channel_axis % len(shape)
+        parameters = tuple(size if dim == axis else 1 for dim, size in enumerate(shape))
+    quantizer = _CLASSES[config.mode](config, parameters, axis, learning)
+    quantizer.floor = floor
+    return quantizer
 
 
 def _shorten(values: Tensor) -> str:

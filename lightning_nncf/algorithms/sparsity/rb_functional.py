@@ -172,5 +172,5 @@ def _keys(logits: Tensor, weight: Tensor, dropping: bool) -> Tensor:
     """Return in which order weights change sides, infinity for those on the right side."""
     keys = weight.detach().to(logits.dtype).abs()
     # In place, for the tensors of a large network are larger than the cache.
-    keys.div_(keys.mean().clamp(min=1e-12)).add_(logits)
+    keys.div_(keys.mean().clamp(min=torch.finfo(keys.dtype).tiny)).add_(logits)
     return keys.masked_fill_(logits <= 0, math.inf) if dropping else keys.neg_().masked_fill_(logits > 0, math.inf)

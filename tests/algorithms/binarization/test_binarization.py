@@ -49,6 +49,15 @@ def test_first_scale_is_the_smallest_of_the_top_thousandth() -> None:
     assert float(initial_log_scale(values).exp()) == pytest.approx(4996.0)
 
 
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_first_scale_follows_the_scale_of_the_data(factor: float) -> None:
+    values = torch.arange(-50.0, 50.0) * factor
+    assert float(initial_log_scale(values).exp()) == pytest.approx(49 * factor)
+    # nothing above zero: the magnitude of what is below, or of nothing
+    assert float(initial_log_scale(-values.abs()).exp()) == pytest.approx(50 * factor)
+    assert float(initial_log_scale(values * 0).exp()) == 1.0
+
+
 def test_stages_begin_in_their_epochs() -> None:
     net = network()
     compressed = make(net, activations_quant_start_epoch=1, weights_quant_start_epoch=2)

@@ -87,17 +87,31 @@ def test_bounds_follow_the_config(config: QuantizerConfig, expected: tuple[int, 
     assert (quantizer.quant_min, quantizer.quant_max, quantizer.levels) == expected
 
 
-@pytest.mark.parametrize(("low", "high", "scale"), [(-3.0, 2.0, 3.0), (0.5, 2.0, 2.0), (-0.01, 0.02, 0.1), (0, 0, 0.1)])
-def test_a_symmetric_scale_is_the_largest_magnitude_but_at_least_a_tenth(low: float, high: float, scale: float) -> None:
+@pytest.mark.parametrize(
+    ("low", "high", "scale"), [(-3.0, 2.0, 3.0), (0.5, 2.0, 2.0), (-0.01, 2e-6, 0.01), (0, 0, 0.1)]
+)
+def test_a_symmetric_scale_is_the_largest_magnitude(low: float, high: float, scale: float) -> None:
     quantizer = built(SIGNED, low, high)
     assert quantizer.get_parameter("scale").item() == pytest.approx(scale)
 
 
-def test_asymmetric_channels_are_widened_to_a_hundredth_of_the_widest() -> None:
+def test_asymmetric_channels_are_widened_to_a_hundredth_of_what_they_reach() -> None:
     quantizer = built(QuantizerConfig(mode="asymmetric", per_channel=True), [-4.0, 1.0, 2.0], [6.0, 1.02, 2.0])
+    # widths 10, 0.02, 0 of a reach of 10, 1.02, 2 -> the last is widened by 0.01 on both sides
+    assert quantizer.get_parameter("input_low").flatten().tolist() == pytest.approx([-4.0, 1.0, 1.99])
+    assert quantizer.get_parameter("input_range").flatten().tolist() == pytest.approx([10.0, 0.02, 0.02])
+
+
+def test_with_the_floor_of_nncf_ranges_are_at_least_a_tenth_or_a_hundredth_of_the_widest() -> None:
+    symmetric = build_quantizer(QuantizerConfig(signed=True), (4,), 0, floor="nncf")
+    symmetric.set_range(torch.tensor(-0.01), torch.tensor(0.02))
+    assert symmetric.get_parameter("scale").item() == pytest.approx(0.1)
+    config = QuantizerConfig(mode="asymmetric", per_channel=True)
+    asymmetric = build_quantizer(config, (4, 3, 2), 1, floor="nncf")
+    asymmetric.set_range(torch.tensor([-4.0, 1.0, 2.0]), torch.tensor([6.0, 1.02, 2.0]))
     # widths 10, 0.02, 0 -> at least 0.1, widened by 0.04 and 0.05 on both sides
-    assert quantizer.get_parameter("input_low").flatten().tolist() == pytest.approx([-4.0, 0.96, 1.95])
-    assert quantizer.get_parameter("input_range").flatten().tolist() == pytest.approx([10.0, 0.1, 0.1])
+    assert asymmetric.get_parameter("input_low").flatten().tolist() == pytest.approx([-4.0, 0.96, 1.95])
+    assert asymmetric.get_parameter("input_range").flatten().tolist() == pytest.approx([10.0, 0.1, 0.1])
 
 
 def test_a_constant_asymmetric_tensor_keeps_a_range_that_can_learn() -> None:

@@ -126,7 +126,7 @@ def test_weights_give_their_own_ranges_and_need_no_data() -> None:
     item = build_quantizer(QuantizerConfig(signed=True, per_channel=True), weight.shape, 0)
     task = RangeTask(name="weight", quantizer=item, weight=weight, type="mean_min_max")
     initialize_ranges([task], data([], item))
-    assert item.get_parameter("scale").flatten().tolist() == pytest.approx([3.0, 0.5, 0.1])
+    assert item.get_parameter("scale").flatten().tolist() == pytest.approx([3.0, 0.5, 0.01])
     assert weight.grad is None
 
 

@@ -15,7 +15,7 @@ from typing import cast
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.environment import Decision, PrecisionGame, reward_scale
@@ -184,7 +184,7 @@ def _acting(quantizers: Sequence[Quantizer]) -> Iterator[None]:
 @contextmanager
 def _same_statistics(network: nn.Module) -> Iterator[None]:
     """Restore the statistics of batch norms in the end."""
-    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    norms = [module for module in network.modules() if isinstance(module, _NormBase)]
     buffers = [buffer for norm in norms for buffer in norm.buffers()]
     saved = [buffer.clone() for buffer in buffers]
     try:

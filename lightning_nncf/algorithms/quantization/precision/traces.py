@@ -28,7 +28,6 @@ __all__ = ["average_traces", "load_traces", "save_traces"]
 _DESCRIPTION = "Hessian traces"
 _SETTLED = 3
 """So many small changes in a row end the estimation; a single one happens by chance."""
-_EPSILON = 1e-6
 
 
 def average_traces(
@@ -66,7 +65,8 @@ def average_traces(
         for done, _ in enumerate(data.progress(range(iterations), iterations, _DESCRIPTION), start=1):
             sums += _one_estimate(weights, data, batches, generator)
             previous, mean = mean, float(sums.sum()) / done
-            small = done > 1 and abs(mean - previous) / (abs(previous) + _EPSILON) < tolerance
+            # a share of the trace, however small the loss is; traces of nothing are settled
+            small = done > 1 and abs(mean - previous) <= tolerance * abs(previous)
             settled = settled + 1 if small else 0
             if settled == _SETTLED:
                 break

@@ -66,6 +66,19 @@ def test_mean_over_all_sign_vectors_is_the_trace_of_the_full_hessian(monkeypatch
         assert found[name] == pytest.approx(float(hessian.trace()) / 4, rel=1e-9), name
 
 
+@pytest.mark.parametrize("factor", [1e-8, 1e8])
+def test_the_estimation_ends_at_the_same_place_for_any_scale_of_the_loss(factor: float) -> None:
+    found = []
+    for scale in (1.0, factor):
+        torch.manual_seed(0)
+        network, data = _regression()
+        network = network.double()
+        batches = [[part.double() for part in batch] for batch in data]
+        loss = _data(batches, lambda batch, n=network, s=scale: F.mse_loss(n(batch[0]), batch[1]) * s)
+        found.append(average_traces(network, {"w": network.weight}, loss, tolerance=1e-2)["w"] / scale)
+    assert found[1] == pytest.approx(found[0], rel=1e-9)
+
+
 def _signs(length: int) -> list[tuple[float, ...]]:
     return list(product((-1.0, 1.0), repeat=length))
 
