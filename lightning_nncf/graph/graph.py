@@ -47,6 +47,8 @@ class OpNode:
         inputs: Tensor arguments in the order of the flattened ``args`` and ``kwargs``; position is the port.
         outputs: Tensors returned, flattened.
         parameters: Port to the name of the parameter that is given there unchanged.
+        lookups: Port of a parameter that the module got as an argument to the path of the module whose forward looked
+            it up, ``None`` if none did.
         attributes: Plain values of the other arguments by name (``groups``, ``stride``, ``dim`` ...).
         modes: In which of the modes ``train`` and ``eval`` the call was seen.
     """
@@ -58,8 +60,13 @@ class OpNode:
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
     parameters: Mapping[int, str] = field(default_factory=dict)
+    lookups: Mapping[int, str | None] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     modes: frozenset[str] = frozenset({"train", "eval"})
+
+    def reader(self, port: int) -> str | None:
+        """Return the path of the module that looked up the parameter at a port, ``None`` if none did."""
+        return self.lookups.get(port, self.module)
 
 
 @dataclass(frozen=True, kw_only=True)

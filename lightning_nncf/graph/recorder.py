@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -246,17 +246,17 @@ class Recorder(TorchFunctionMode):
         running = self._stack[-1]
         changed = [tensor for tensor in changed if id(tensor) not in self._buffers]
         results = outputs or changed
+        parameters = {
+            port: self._parameters[id(tensor)] for port, tensor in enumerate(inputs) if id(tensor) in self._parameters
+        }
         self._merge(
             OpNode(
                 address=address,
                 function=function_name(func),
                 inputs=tuple(map(describe, inputs)),
                 outputs=tuple(map(describe, results)),
-                parameters={
-                    port: self._parameters[id(tensor)]
-                    for port, tensor in enumerate(inputs)
-                    if id(tensor) in self._parameters
-                },
+                parameters=parameters,
+                lookups={port: reader for port in parameters for reader in self._lookup(inputs[port])},
                 attributes=attributes_of(func, args, kwargs),
                 **self._place(running.frame.module),
             )
@@ -276,6 +276,14 @@ class Recorder(TorchFunctionMode):
             for reached in (tensor, base) if base is not None else (tensor,):
                 if id(reached) not in self._parameters and all(reached is not result for result in results):
                     self._values[id(reached)] = _Value(weakref.ref(reached), address, 0, running)
+
+    def _lookup(self, parameter: torch.Tensor) -> Iterator[str | None]:
+        """Yield the module that looked up a parameter, unless it is the one that runs: others got it as an argument."""
+        reader = len(self._stack) - 1
+        while reader >= 0 and id(parameter) in self._stack[reader].positions:
+            reader -= 1
+        if reader < len(self._stack) - 1:
+            yield self._stack[reader].frame.module if reader >= 0 else None
 
     def _connect(self, tensor: torch.Tensor, target: str, port: int) -> None:
         overwritten = self._overwritten.get(id(tensor))
@@ -318,7 +326,8 @@ class Recorder(TorchFunctionMode):
         known = self.graph[op.address]
         parameters = {**op.parameters, **known.parameters}
         if not op.modes <= known.modes or parameters != known.parameters:
-            self.graph.replace(dataclasses.replace(known, modes=known.modes | op.modes, parameters=parameters))
+            modes, lookups = known.modes | op.modes, {**op.lookups, **known.lookups}
+            self.graph.replace(dataclasses.replace(known, modes=modes, parameters=parameters, lookups=lookups))
 
 
 def _version(tensor: torch.Tensor) -> int:
