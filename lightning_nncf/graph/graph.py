@@ -49,6 +49,10 @@ class OpNode:
         parameters: Port to the name of the parameter that is given there unchanged.
         lookups: Port of a parameter that the module got as an argument to the path of the module whose forward looked
             it up, ``None`` if none did.
+        index: How many calls of that function with floating point tensors the module's forward had made before;
+            ``None`` for a call without any, and for one that a hook of the module made. Hooks know calls by it: masks
+            and sizes are computed in other ways when a network is exported, values are not.
+        by_hook: Whether a hook of the module made the call, before or after its forward.
         attributes: Plain values of the other arguments by name (``groups``, ``stride``, ``dim`` ...).
         modes: In which of the modes ``train`` and ``eval`` the call was seen.
     """
@@ -61,6 +65,8 @@ class OpNode:
     outputs: tuple[TensorInfo, ...] = ()
     parameters: Mapping[int, str] = field(default_factory=dict)
     lookups: Mapping[int, str | None] = field(default_factory=dict)
+    index: int | None = None
+    by_hook: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     modes: frozenset[str] = frozenset({"train", "eval"})
 
@@ -101,7 +107,7 @@ class CallFrame:
             and nowhere else.
         outputs: ``(address, output)`` of an op to the position among the module's outputs where that tensor leaves,
             read by nothing inside.
-        functions: How often each function was called, by name.
+        functions: How often the module's forward called each function with floating point tensors, by name.
     """
 
     path: str

@@ -78,12 +78,14 @@ def sites(graph: NetworkGraph, network: nn.Module, point: InsertionPoint) -> tup
         return ()
     if point.kind == "weight" and point.port in op.parameters:
         return sites_of_reading(graph, network, op, point.port)
-    return (_activation_site(graph, network, frame, op, point),)
+    site = _activation_site(graph, network, frame, op, point)
+    return () if site is None else (site,)
 
 
 def _activation_site(
     graph: NetworkGraph, network: nn.Module, frame: CallFrame, op: OpNode, point: InsertionPoint
-) -> HookSite:
+) -> HookSite | None:
+    """Return the place of an activation, ``None`` where no hook reaches it: before or after a module's forward."""
     suffix = _suffix(frame)
     holder, above = _holder(network, frame.module)
     common = {"module": frame.module, "frame": frame.path, **_calls(graph, frame)}
@@ -108,17 +110,18 @@ def _activation_site(
         kind: Literal["op_input", "op_output"] = "op_output"
     else:
         # Further arguments of a module may be left out in another call, which would shift their positions.
-        if frame.inputs.get(key) == 0 and frame.module:
+        if frame.inputs.get(key) == 0 and frame.module and not op.by_hook:
             return HookSite(kind="module_input", holder=holder, slot=f"{above}in{suffix}", **common)
         kind = "op_input"
-    index = int(op.address.rpartition(":")[2])
+    if op.index is None:
+        return None
     end = "out" if kind == "op_output" else "in"
     return HookSite(
         kind=kind,
         holder=holder,
-        slot=f"{above}{op.function}_{index}_{end}{point.port}{suffix}",
+        slot=f"{above}{op.function}_{op.address.rpartition(':')[2]}_{end}{point.port}{suffix}",
         function=op.function,
-        index=index,
+        index=op.index,
         count=max(
             other.functions[op.function] for other in _frames_of(graph, frame.module) if op.function in other.functions
         ),

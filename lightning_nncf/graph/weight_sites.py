@@ -44,10 +44,11 @@ def weight_sites(graph: NetworkGraph, network: nn.Module, parameter: str) -> tup
     readers: dict[tuple[str, str], dict[str, None]] = {}
     for op, port in _readings(graph, parameter):
         reader = op.reader(port)
-        if reader is None or (reader == "" and graph.example_inputs is None):
+        if reader is None or op.by_hook or (reader == "" and graph.example_inputs is None):
             warnings.warn(
-                f"operation {op.address!r} gets the weight {parameter!r} from outside the forward of every module, "
-                "where it is not compressed; read it in a module's forward",
+                f"operation {op.address!r} gets the weight {parameter!r} from "
+                + (f"a hook of module {op.module!r}" if op.by_hook else "outside the forward of every module")
+                + ", where it is not compressed; read it in a module's forward",
                 stacklevel=2,
             )
             continue
