@@ -151,13 +151,15 @@ class NetworkGraph:
     ``frames`` holds the calls of modules by call path, ``example_inputs`` the ``(args, kwargs)`` of the first call
     of the network while tracing, detached copies, or ``None`` if the network itself was never called.
     ``reread`` holds the paths of activation functions that work in place and whose argument is read again afterwards,
-    for the values that it has by then.
+    for the values that it has by then. ``leaves`` holds the tensors, as address and output of an op, whose
+    ``requires_grad`` the network sets: nothing that learns may be computed before them.
     """
 
     def __init__(self) -> None:
         self.graph: nx.DiGraph[str] = nx.DiGraph()
         self.frames: dict[str, CallFrame] = {}
         self.reread: set[str] = set()
+        self.leaves: set[tuple[str, int]] = set()
         self.example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def add(self, op: OpNode) -> None:
@@ -200,6 +202,14 @@ class NetworkGraph:
     def outputs_of(self, address: str) -> list[Edge]:
         """Return the edges that leave an op, in the order of their consumers."""
         return [edge for _, _, data in self.graph.out_edges(address, data=True) for edge in data["edges"]]
+
+    def must_not_learn(self, point: InsertionPoint) -> bool:
+        """Whether a module at a point would make one of `leaves` depend on the module's parameters."""
+        if (point.address, point.port) in self.leaves and point.kind == "output":
+            return True
+        leading: set[str] = set().union(*(nx.ancestors(self.graph, address) for address, _ in self.leaves))
+        ends = set() if point.kind == "output" else {address for address, _ in self.leaves}
+        return point.address in leading | ends
 
     def replace(self, op: OpNode) -> None:
         """Exchange the op at an address that is already there."""

@@ -223,6 +223,8 @@ class Recorder(TorchFunctionMode):
         outputs = list(tensors_in(result))
         changed = [tensor for tensor, version in zip(inputs, versions, strict=True) if _version(tensor) != version]
         if not outputs and not changed:
+            if name == "requires_grad" and len(args) == 2 and args[1] and (value := self._value(args[0])):
+                self.graph.leaves.add((value.address, value.output))
             return result
         if all(id(tensor) in self._buffers for tensor in (*outputs, *changed)):
             return result

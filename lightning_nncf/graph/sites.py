@@ -78,6 +78,8 @@ def sites(graph: NetworkGraph, network: nn.Module, point: InsertionPoint) -> tup
         return ()
     if point.kind == "weight" and point.port in op.parameters:
         return sites_of_reading(graph, network, op, point.port)
+    if graph.leaves and graph.must_not_learn(point):
+        return ()
     site = _activation_site(graph, network, frame, op, point)
     return () if site is None else (site,)
 
