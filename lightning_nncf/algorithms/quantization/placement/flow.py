@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from lightning_nncf.algorithms.quantization.placement.operators import (
     LINEAR,
     activation_ports,
+    canonical,
     operator_of,
     weight_ports,
 )
@@ -114,6 +115,12 @@ def _brings_weight(ops: Mapping[str, OpNode], learned: Set[Tensor], edge: Edge) 
     return is_learned and operator_of(op) in LINEAR and edge.port in weight_ports(op)
 
 
+def _multiplies_parameters(op: OpNode, learned: Set[Tensor], arriving: Sequence[Edge]) -> bool:
+    """Whether an op multiplies nothing but parameters, on the way to a weight: as a rotation or low ranks do."""
+    from_parameters = {edge.port for edge in arriving if (edge.source, edge.output) in learned} | set(op.parameters)
+    return canonical(op.function) in ("matmul", "mm", "bmm") and from_parameters == set(range(len(op.inputs)))
+
+
 def deployed_flow(graph: NetworkGraph) -> Flow:
     """Return the flow of the ops seen in eval mode, of all ops where none was."""
     every = {op.address: op for op in graph.ops()}
@@ -138,12 +145,13 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
     behind: set[str] = set()
     for address in order:
         op = chosen[address]
-        own = find_weights(op, chosen, inputs)
+        computes = _multiplies_parameters(op, learned, inputs[address])
+        own = () if computes else find_weights(op, chosen, inputs)
         if own:
             weights[address] = own
         elif moved := find_readings(op, chosen, inputs):
             readings[address] = moved
-        if own or any(_brings_weight(chosen, learned, edge) for edge in inputs[address]):
+        if own or (not computes and any(_brings_weight(chosen, learned, edge) for edge in inputs[address])):
             weighted.add(address)
         arriving = [edge for edge in inputs[address] if _carries(chosen, live, edge)]
         if address in weighted or any(edge.source in behind for edge in arriving):
