@@ -114,7 +114,7 @@ def _cause(network: nn.Module, op: OpNode, sources: list[OpNode], parameters: tu
         if _PARAMETRIZATIONS in f".{name}":
             path, _, rest = f".{name}".partition(_PARAMETRIZATIONS)
             owner, tensor = network.get_submodule(path[1:]), rest.partition(".")[0]
-            kinds = ", ".join(type(each).__name__ for each in owner.parametrizations[tensor])  # type: ignore[index,union-attr]
+            kinds = ", ".join(type(each).__name__ for each in owner.parametrizations[tensor])  # type: ignore[index]
             remove = f"torch.nn.utils.parametrize.remove_parametrizations({path[1:] or 'the network'}, {tensor!r})"
             return f"the parametrization {kinds} of {path[1:]!r}", remove
     hooked = next((source for source in sources if source.by_hook), None)
@@ -125,9 +125,9 @@ def _cause(network: nn.Module, op: OpNode, sources: list[OpNode], parameters: tu
     for hook in hooks:
         for kind, cure in _CURES:
             if isinstance(hook, kind):
-                name = getattr(hook, "name", None) or getattr(hook, "_tensor_name", "weight")
+                tensor = str(getattr(hook, "name", None) or getattr(hook, "_tensor_name", "weight"))
                 return f"the forward pre-hook {type(hook).__name__} of {hooked.module!r}", cure.format(
-                    module=module, name=name
+                    module=module, name=tensor
                 )
     names = ", ".join(getattr(hook, "__qualname__", type(hook).__name__) for hook in hooks)
     return (

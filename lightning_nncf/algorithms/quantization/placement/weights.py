@@ -12,7 +12,7 @@ from lightning_nncf.algorithms.quantization.placement.hardware import HardwareTa
 from lightning_nncf.algorithms.quantization.placement.operators import LINEAR, operator_of
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints, PlacementSettings
 from lightning_nncf.algorithms.quantization.placement.traits import conflict
-from lightning_nncf.algorithms.quantization.placement.weight_source import Weight
+from lightning_nncf.algorithms.quantization.placement.weight_source import Reading, Weight
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.errors import PlacementError
 from lightning_nncf.graph.graph import INPUT
@@ -71,7 +71,8 @@ def _channel_axes(flow: Flow) -> dict[str, dict[str, int | None]]:
     axes: dict[str, dict[str, int | None]] = {}
     for address, op in flow.ops.items():
         if operator_of(op) != "Embedding":
-            for taken in (*flow.weights.get(address, ()), *flow.readings.get(address, ())):
+            takings: tuple[Weight | Reading, ...] = (*flow.weights.get(address, ()), *flow.readings.get(address, ()))
+            for taken in takings:
                 axes.setdefault(taken.name, {})[address] = taken.channel_axis
     return axes
 
@@ -95,12 +96,12 @@ def _along(quantizer: WeightQuantizer, axes: Mapping[str, int | None]) -> Weight
     readers = ", ".join(map(repr, axes))
     if not per_tensor:
         raise PlacementError(
-            f"the weight {quantizer.weight.name!r} cannot have a range per channel: {readers} multiply with it along "
-            "different axes. Allow `per_channel: false` there, or name the ops that take it as their weight in "
-            "`ignored_scopes`"
+            f"the weight {quantizer.weight.name!r} cannot have a range per channel: {readers} read it along "
+            "different or unknown axes. Allow `per_channel: false` there, or name the ops that take it as their weight "
+            "in `ignored_scopes`"
         )
     _log.warning(
-        "the weight %r has one range instead of one per channel: %s multiply with it along different axes",
+        "the weight %r has one range instead of one per channel: %s read it along different or unknown axes",
         quantizer.weight.name,
         readers,
     )
