@@ -10,9 +10,10 @@ from torch import nn
 
 from lightning_nncf.config import AlgorithmConfig, NNCFConfig
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph, OpNode
-from lightning_nncf.graph.hooks import HookSite, insert, sites
+from lightning_nncf.graph.graph import NetworkGraph, OpNode
+from lightning_nncf.graph.hooks import HookSite, insert
 from lightning_nncf.graph.scopes import scope_filter
+from lightning_nncf.graph.weight_sites import weight_sites
 
 __all__ = ["CONVOLUTIONS", "WeightPlace", "find_weights", "insert_at", "inside_scopes", "refuse_frozen"]
 
@@ -114,8 +115,7 @@ def find_weights(
     for name, ops in takers.items():
         if not any(inside(op.address) for op, _ in ops):
             continue
-        points = [InsertionPoint(kind="weight", address=op.address, port=port) for op, port in ops]
-        located = tuple(dict.fromkeys(site for point in points for site in sites(graph, network, point)))
+        located = weight_sites(graph, network, name)
         if located:
             first, port = ops[0]
             places.append(

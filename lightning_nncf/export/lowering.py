@@ -20,7 +20,7 @@ from lightning_nncf.export.grid import Grid
 from lightning_nncf.export.marker import DOMAIN, OP_TYPE, Marked
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, nested_graphs
 
-__all__ = ["LoweredQuantizers", "label", "lower"]
+__all__ = ["LoweredQuantizers", "label", "labels_in", "lower"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,12 @@ def label(address: str, call: int) -> str:
     ('conv.lnncf_weight.quantization', 'relu.lnncf_out.quantization@2')
     """
     return f"{address}@{call}" if call else address
+
+
+def labels_in(model: onnx.ModelProto) -> set[str]:
+    """Return the labels of all markers of a model."""
+    markers = filter(_is_marker, model.graph.node)
+    return {label(attribute(node, "address"), attribute(node, "call")) for node in markers}
 
 
 def lower(model: onnx.ModelProto, quantizers: Mapping[str, Marked], writer: Format) -> LoweredQuantizers:

@@ -19,7 +19,16 @@ from lightning_nncf.algorithms.binarization.binarizers import ActivationBinarize
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.errors import ExportError
 
-__all__ = ["DOMAIN", "OP_TYPE", "Marked", "is_binary", "mark_quantizers", "torchscript_symbolic", "translation_table"]
+__all__ = [
+    "DOMAIN",
+    "OP_TYPE",
+    "Marked",
+    "calls_of",
+    "is_binary",
+    "mark_quantizers",
+    "torchscript_symbolic",
+    "translation_table",
+]
 
 Marked = Quantizer | WeightBinarizer | ActivationBinarizer
 """Modules that an export format writes in its own way; binarizers are quantizers of two levels here."""
@@ -85,6 +94,13 @@ def mark_quantizers(network: nn.Module) -> tuple[dict[str, Marked], Callable[[],
             forward.calls = 0
 
     return quantizers, restart
+
+
+def calls_of(quantizer: Marked) -> int:
+    """Return how many calls of a marked quantizer one pass makes."""
+    forward = quantizer.__dict__["forward"]
+    assert isinstance(forward, _MarkedForward), "set by `mark_quantizers`"
+    return len(forward.met)
 
 
 def is_binary(quantizer: Marked) -> bool:

@@ -19,9 +19,10 @@ from lightning_nncf.export.bias_room import make_room_for_biases
 from lightning_nncf.export.clips import merge_clips
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
-from lightning_nncf.export.lowering import LoweredQuantizers, lower
+from lightning_nncf.export.lowering import labels_in, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
+from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.movement import repeat_quantizers
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
@@ -54,7 +55,8 @@ class ExportReport:
         batch_norms_folded: How many batch normalizations went into quantized weights.
         batch_norms_left: Those that could not, with the reason.
         weights: How the integers of each quantized weight are stored.
-        missing_quantizers: Enabled quantizers that the export did not meet: paths not taken by the example input.
+        missing_quantizers: Enabled quantizers that the file lacks: the example input does not reach them, or the
+            exporter takes another path than the network.
         seconds: Time it took.
     """
 
@@ -136,6 +138,7 @@ def export_onnx(
         model, used = run_exporter(request, exporter)
 
     name_layers(model)
+    missing = missing_quantizers(copied, quantizers, labels_in(model))
     lowered = lower(model, quantizers, FORMATS[export_format]())
     if export_format == "qdq":
         fold_transposes(model)
@@ -175,7 +178,7 @@ def export_onnx(
         batch_norms_folded=folded.folded,
         batch_norms_left=folded.left,
         weights=weights,
-        missing_quantizers=_missing(quantizers, lowered),
+        missing_quantizers=missing,
         seconds=time.perf_counter() - started,
     )
 
@@ -228,9 +231,3 @@ def _names(given: Sequence[str] | None, default: Sequence[str], argument: str) -
 def _dynamic(tensors: Sequence[Tensor], first: Tensor) -> list[bool]:
     batch = first.shape[0] if first.ndim else None
     return [tensor.ndim > 0 and tensor.shape[0] == batch for tensor in tensors]
-
-
-def _missing(quantizers: Mapping[str, nn.Module], lowered: LoweredQuantizers) -> tuple[str, ...]:
-    met = {name.rpartition("@")[0] or name for name in (*lowered.weights, *lowered.activations)}
-    met |= {*lowered.weights, *lowered.activations}
-    return tuple(address for address in quantizers if address not in met)

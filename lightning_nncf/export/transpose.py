@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ def fold_transposes(model: onnx.ModelProto) -> int:
 
     Exporters write a linear layer as MatMul with a transposed weight; runtimes look for the DequantizeLinear right
     before the MatMul. A weight that is also read as it is, as the table of an embedding tied to the layer, is stored
-    once: its integers are transposed by a node, which runtimes compute while they load the file.
+    once: its integers are transposed by a node, which runtimes compute while they load the file. OpenVINO runs no layer
+    on integers behind such a node, so the node goes to the others, if these only look rows up.
 
     Args:
         model: Model with ``DequantizeLinear`` weights.
@@ -41,7 +43,10 @@ def fold_transposes(model: onnx.ModelProto) -> int:
         order = list(attribute(node, "perm", range(integers.ndim)[::-1]))
         name = source.name.removesuffix("/DequantizeLinear")
         key, new = (source.input[0], tuple(order)), []
-        if key not in turned and _read_as_it_is(graph, source):
+        if key not in turned and _is_looked_up_too(graph, source, order):
+            turned[key] = graph.add_constant(f"{name}/transposed_integers", np.transpose(integers, order))
+            replacements.append((source, _turned_back(source, turned[key], order)))
+        elif key not in turned and _read_as_it_is(graph, source):
             turned[key] = f"{name}/transposed_integers"
             new = [
                 helper.make_node(
@@ -63,6 +68,25 @@ def fold_transposes(model: onnx.ModelProto) -> int:
     graph.replace_all(replacements)
     graph.close()
     return len(replacements)
+
+
+def _is_looked_up_too(graph: OnnxGraph, source: onnx.NodeProto, order: Sequence[int]) -> bool:
+    """Whether whatever takes a weight transposes it in the same way or gathers rows of it, and both are there."""
+    takers = graph.consumers(source.output[0])
+    kinds = {taker.op_type for taker in takers}
+    orders = [list(attribute(taker, "perm", order)) for taker in takers if taker.op_type == "Transpose"]
+    return kinds == {"Transpose", "Gather"} and all(each == list(order) for each in orders) and len(order) == 2
+
+
+def _turned_back(source: onnx.NodeProto, integers: str, order: Sequence[int]) -> list[onnx.NodeProto]:
+    """Return what replaces a DequantizeLinear whose integers are stored transposed."""
+    name = source.name.removesuffix("/DequantizeLinear")
+    reader = onnx.NodeProto()
+    reader.CopyFrom(source)
+    reader.input[0] = f"{name}/integers_in_rows"
+    back = [int(axis) for axis in np.argsort(order)]
+    turn = helper.make_node("Transpose", [integers], [reader.input[0]], name=f"{name}/Transpose", perm=back)
+    return [turn, reader]
 
 
 def _read_as_it_is(graph: OnnxGraph, source: onnx.NodeProto) -> bool:

@@ -47,6 +47,12 @@ class OpNode:
         inputs: Tensor arguments in the order of the flattened ``args`` and ``kwargs``; position is the port.
         outputs: Tensors returned, flattened.
         parameters: Port to the name of the parameter that is given there unchanged.
+        lookups: Port of a parameter that the module got as an argument to the path of the module whose forward looked
+            it up, ``None`` if none did.
+        index: How many calls of that function with floating point tensors the module's forward had made before;
+            ``None`` for a call without any, and for one that a hook of the module made. Hooks know calls by it: masks
+            and sizes are computed in other ways when a network is exported, values are not.
+        by_hook: Whether a hook of the module made the call, before or after its forward.
         attributes: Plain values of the other arguments by name (``groups``, ``stride``, ``dim`` ...).
         modes: In which of the modes ``train`` and ``eval`` the call was seen.
     """
@@ -58,8 +64,15 @@ class OpNode:
     inputs: tuple[TensorInfo, ...] = ()
     outputs: tuple[TensorInfo, ...] = ()
     parameters: Mapping[int, str] = field(default_factory=dict)
+    lookups: Mapping[int, str | None] = field(default_factory=dict)
+    index: int | None = None
+    by_hook: bool = False
     attributes: Mapping[str, Any] = field(default_factory=dict)
     modes: frozenset[str] = frozenset({"train", "eval"})
+
+    def reader(self, port: int) -> str | None:
+        """Return the path of the module that looked up the parameter at a port, ``None`` if none did."""
+        return self.lookups.get(port, self.module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +107,7 @@ class CallFrame:
             and nowhere else.
         outputs: ``(address, output)`` of an op to the position among the module's outputs where that tensor leaves,
             read by nothing inside.
-        functions: How often each function was called, by name.
+        functions: How often the module's forward called each function with floating point tensors, by name.
     """
 
     path: str
@@ -138,13 +151,15 @@ class NetworkGraph:
     ``frames`` holds the calls of modules by call path, ``example_inputs`` the ``(args, kwargs)`` of the first call
     of the network while tracing, detached copies, or ``None`` if the network itself was never called.
     ``reread`` holds the paths of activation functions that work in place and whose argument is read again afterwards,
-    for the values that it has by then.
+    for the values that it has by then. ``leaves`` holds the tensors, as address and output of an op, whose
+    ``requires_grad`` the network sets: nothing that learns may be computed before them.
     """
 
     def __init__(self) -> None:
         self.graph: nx.DiGraph[str] = nx.DiGraph()
         self.frames: dict[str, CallFrame] = {}
         self.reread: set[str] = set()
+        self.leaves: set[tuple[str, int]] = set()
         self.example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def add(self, op: OpNode) -> None:
@@ -187,6 +202,14 @@ class NetworkGraph:
     def outputs_of(self, address: str) -> list[Edge]:
         """Return the edges that leave an op, in the order of their consumers."""
         return [edge for _, _, data in self.graph.out_edges(address, data=True) for edge in data["edges"]]
+
+    def must_not_learn(self, point: InsertionPoint) -> bool:
+        """Whether a module at a point would make one of `leaves` depend on the module's parameters."""
+        if (point.address, point.port) in self.leaves and point.kind == "output":
+            return True
+        leading: set[str] = set().union(*(nx.ancestors(self.graph, address) for address, _ in self.leaves))
+        ends = set() if point.kind == "output" else {address for address, _ in self.leaves}
+        return point.address in leading | ends
 
     def replace(self, op: OpNode) -> None:
         """Exchange the op at an address that is already there."""

@@ -119,9 +119,10 @@ def _forget(module: nn.Module, key: int) -> None:
 def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Module, slot: Slot) -> None:
     scope = _scope(target, site.module)
     if site.kind in ("weight", "attribute"):
-        scope.weights.append((holder, site.parameter, slot))
-        if isinstance(holder, nn.RNNBase) and all(known is not holder for known in scope.recurrent):
-            scope.recurrent.append(holder)
+        for reading in (scope, *(_scope_at(network, reader) for reader in site.readers)):
+            reading.weights.append((holder, site.parameter, slot))
+            if isinstance(holder, nn.RNNBase) and all(known is not holder for known in reading.recurrent):
+                reading.recurrent.append(holder)
         return
     for caller, callee in site.calls:
         above, below = _scope_at(network, caller), _scope_at(network, callee)

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from lightning_nncf.graph.addresses import function_name
 from lightning_nncf.graph.frames import Frame, is_latest
 from lightning_nncf.graph.slots import Change, SharedChange
-from lightning_nncf.graph.values import replace_tensors, tensors_in
+from lightning_nncf.graph.values import has_values, replace_tensors
 
 __all__ = ["LocalMode"]
 
@@ -49,13 +49,8 @@ class LocalMode(TorchFunctionMode):
         count = scope.counts.get(name)
         if count is None:
             return func(*args, **kwargs)
-        if torch.jit.is_tracing() and _on_sizes(args, kwargs):  # type: ignore[attr-defined, no-untyped-call]
-            result = func(*args, **kwargs)
-            if isinstance(result, torch.Tensor) and result.ndim == 0:
-                # torch.jit makes tensors of sizes: this call is none when the network runs, and has no number.
-                return result
-            frame.functions[name] = frame.functions.get(name, 0) + 1
-            return result
+        if not has_values(args, kwargs):
+            return func(*args, **kwargs)
         index = frame.functions.get(name, 0)
         frame.functions[name] = index + 1
         if index >= count:
@@ -73,9 +68,3 @@ class LocalMode(TorchFunctionMode):
             args, kwargs = replace_tensors((args, dict(kwargs)), SharedChange(inputs))
         result = func(*args, **kwargs)
         return result if outputs is None else replace_tensors(result, Change(outputs))
-
-
-def _on_sizes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether all tensors of a call are single integers, as the sizes that ``torch.jit.trace`` follows."""
-    tensors = list(tensors_in(args, kwargs))
-    return bool(tensors) and all(tensor.ndim == 0 and not tensor.is_floating_point() for tensor in tensors)

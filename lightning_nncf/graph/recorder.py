@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from lightning_nncf.graph.addresses import child_call_path, function_name
 from lightning_nncf.graph.attributes import attributes_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, Edge, NetworkGraph, OpNode
 from lightning_nncf.graph.kinds import RECTIFIERS, kind_of
-from lightning_nncf.graph.values import describe, replace_tensors, tensors_in
+from lightning_nncf.graph.values import describe, has_values, replace_tensors, tensors_in
 
 __all__ = ["Recorder"]
 
@@ -41,6 +41,8 @@ class _Running:
         self.frame = frame
         self.module = module
         self.functions: Counter[str] = Counter()
+        self.valued: Counter[str] = Counter()
+        self.in_forward = module is None
         self.calls: Counter[str] = Counter()
         self.positions: dict[int, list[int]] = defaultdict(list)
         self.arguments = tuple(arguments)  # held, so that their ids stay theirs
@@ -97,6 +99,7 @@ class Recorder(TorchFunctionMode):
         if self._virtual is not None:
             self.graph.frames.setdefault("", self._virtual.frame)
             self._virtual.functions.clear()
+            self._virtual.valued.clear()
 
     def finish(self) -> None:
         """Settle, after all runs, which tensors pass a module's boundary untouched; forget all tensors."""
@@ -147,6 +150,18 @@ class Recorder(TorchFunctionMode):
             self._merge(OpNode(address=address, function=INPUT, outputs=(describe(tensor),), **self._place("")))
             self._values[id(tensor)] = _Value(weakref.ref(tensor), address, 0, None)
 
+    def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Forward pre-hook of every module, behind those of the user: what they called is not the module's forward."""
+        self._turn(module, in_forward=True)
+
+    def end(self, module: nn.Module, args: tuple[Any, ...], result: object) -> None:
+        """Forward hook of every module, before those of the user."""
+        self._turn(module, in_forward=False)
+
+    def _turn(self, module: nn.Module, *, in_forward: bool) -> None:
+        if self._stack and self._stack[-1].module is module:
+            self._stack[-1].in_forward = in_forward
+
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:
         """Forward hook of every module of the network, also called when its forward raised."""
         while self._stack and self._stack[-1] is not self._virtual:
@@ -158,7 +173,7 @@ class Recorder(TorchFunctionMode):
         returned = list(tensors_in(result))
         self._settle_outputs(running, returned)
         self._settle_inputs(running, returned)
-        for name, count in running.functions.items():
+        for name, count in running.valued.items():
             running.frame.functions[name] = max(count, running.frame.functions.get(name, 0))
         if module is self._network and all(above.module is not module for above in self._stack):
             for position, tensor in enumerate(returned):
@@ -200,11 +215,16 @@ class Recorder(TorchFunctionMode):
         index = running.functions[name]
         running.functions[name] += 1
         inputs = list(tensors_in(args, kwargs))
+        number = running.valued[name] if running.in_forward and has_values(inputs) else None
+        if number is not None:
+            running.valued[name] += 1
         versions = [_version(tensor) for tensor in inputs]
         result = func(*args, **kwargs)
         outputs = list(tensors_in(result))
         changed = [tensor for tensor, version in zip(inputs, versions, strict=True) if _version(tensor) != version]
         if not outputs and not changed:
+            if name == "requires_grad" and len(args) == 2 and args[1] and (value := self._value(args[0])):
+                self.graph.leaves.add((value.address, value.output))
             return result
         if all(id(tensor) in self._buffers for tensor in (*outputs, *changed)):
             return result
@@ -220,7 +240,7 @@ class Recorder(TorchFunctionMode):
         if overwrites:
             result = result.detach()
             outputs = [result]
-        self._record(f"{running.frame.path}/{name}:{index}", func, args, kwargs, inputs, outputs, changed)
+        self._record(f"{running.frame.path}/{name}:{index}", number, func, args, kwargs, inputs, outputs, changed)
         if overwrites:
             self._overwrite(result, running.frame.module)
         return result
@@ -236,6 +256,7 @@ class Recorder(TorchFunctionMode):
     def _record(
         self,
         address: str,
+        index: int | None,
         func: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
@@ -246,17 +267,19 @@ class Recorder(TorchFunctionMode):
         running = self._stack[-1]
         changed = [tensor for tensor in changed if id(tensor) not in self._buffers]
         results = outputs or changed
+        parameters = {
+            port: self._parameters[id(tensor)] for port, tensor in enumerate(inputs) if id(tensor) in self._parameters
+        }
         self._merge(
             OpNode(
                 address=address,
                 function=function_name(func),
                 inputs=tuple(map(describe, inputs)),
                 outputs=tuple(map(describe, results)),
-                parameters={
-                    port: self._parameters[id(tensor)]
-                    for port, tensor in enumerate(inputs)
-                    if id(tensor) in self._parameters
-                },
+                parameters=parameters,
+                index=index,
+                by_hook=not running.in_forward,
+                lookups={port: reader for port in parameters for reader in self._lookup(inputs[port])},
                 attributes=attributes_of(func, args, kwargs),
                 **self._place(running.frame.module),
             )
@@ -276,6 +299,14 @@ class Recorder(TorchFunctionMode):
             for reached in (tensor, base) if base is not None else (tensor,):
                 if id(reached) not in self._parameters and all(reached is not result for result in results):
                     self._values[id(reached)] = _Value(weakref.ref(reached), address, 0, running)
+
+    def _lookup(self, parameter: torch.Tensor) -> Iterator[str | None]:
+        """Yield the module that looked up a parameter, unless it is the one that runs: others got it as an argument."""
+        reader = len(self._stack) - 1
+        while reader >= 0 and id(parameter) in self._stack[reader].positions:
+            reader -= 1
+        if reader < len(self._stack) - 1:
+            yield self._stack[reader].frame.module if reader >= 0 else None
 
     def _connect(self, tensor: torch.Tensor, target: str, port: int) -> None:
         overwritten = self._overwritten.get(id(tensor))
@@ -318,7 +349,8 @@ class Recorder(TorchFunctionMode):
         known = self.graph[op.address]
         parameters = {**op.parameters, **known.parameters}
         if not op.modes <= known.modes or parameters != known.parameters:
-            self.graph.replace(dataclasses.replace(known, modes=known.modes | op.modes, parameters=parameters))
+            modes, lookups = known.modes | op.modes, {**op.lookups, **known.lookups}
+            self.graph.replace(dataclasses.replace(known, modes=modes, parameters=parameters, lookups=lookups))
 
 
 def _version(tensor: torch.Tensor) -> int:

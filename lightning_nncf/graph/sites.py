@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from torch import nn
@@ -13,86 +11,14 @@ from torch import nn
 from lightning_nncf.errors import HookError, near
 from lightning_nncf.graph.addresses import frame_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, InsertionPoint, NetworkGraph, OpNode
+from lightning_nncf.graph.hook_site import HookSite
 from lightning_nncf.graph.kinds import BATCH_NORMS, RECTIFIERS, kind_of
+from lightning_nncf.graph.weight_sites import sites_of_reading
 
 __all__ = ["HookSite", "sites"]
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HookSite:
-    """One physical place where a module sees and replaces a tensor; enough to insert it again without a graph.
-
-    Args:
-        kind: A ``weight`` or another ``attribute`` of a module, the input or output of a module's call, or of a
-            function called in a module's forward.
-        module: Path of the module whose calls are hooked.
-        holder: Path of the module under which the inserted modules are registered.
-        slot: Name of the place below the holder; state-dict keys begin with ``<holder>.lnncf_<slot>``.
-        frame: Call path in which the site is active; a weight or attribute is replaced in every call.
-        parameter: Name of the weight or attribute in its holder.
-        function: Name of the function.
-        index: Which call of that function.
-        count: How many calls of that function were traced.
-        port: Which of the tensors.
-        calls: Pairs of caller and module whose calls must be counted to know the call path.
-        paths: All traced call paths of the module, when there are several.
-        callees: Modules called in the forward of ``module``, whose functions are not its own.
-        free: Whether the module was also called from outside any other.
-        rectifies: Whether the module is a ReLU or ReLU6 that a module at its output may stand in for: nobody reads
-            what it leaves in its argument.
-        normalizes: Path of a batch norm whose output goes nowhere but here, for which the module may stand in, too.
-    """
-
-    kind: Literal["weight", "attribute", "module_input", "module_output", "op_input", "op_output"]
-    module: str
-    holder: str
-    slot: str
-    frame: str
-    parameter: str = ""
-    function: str = ""
-    index: int = 0
-    count: int = 0
-    port: int = 0
-    calls: tuple[tuple[str, str], ...] = ()
-    paths: tuple[str, ...] = ()
-    callees: tuple[str, ...] = ()
-    free: bool = False
-    rectifies: bool = False
-    normalizes: str = ""
-
-    @property
-    def key(self) -> str:
-        """Prefix of the state-dict keys."""
-        return f"{self.holder}.lnncf_{self.slot}" if self.holder else f"lnncf_{self.slot}"
-
-    def parameter_of(self, network: nn.Module) -> nn.Parameter:
-        """Return the parameter whose value a ``weight`` site replaces."""
-        return network.get_submodule(self.holder).get_parameter(self.parameter)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the site as plain values for a checkpoint, without what is at its default."""
-        plain: dict[str, Any] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value != field.default:
-                plain[field.name] = _plain(value)
-        return plain
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> HookSite:
-        """Rebuild a site from `to_dict`."""
-        known = dict(values)
-        for name in ("paths", "callees"):
-            known[name] = tuple(known.get(name, ()))
-        known["calls"] = tuple((caller, module) for caller, module in known.get("calls", ()))
-        return cls(**known)
-
-
-def _plain(value: Any) -> Any:
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def sites(graph: NetworkGraph, network: nn.Module, point: InsertionPoint) -> tuple[HookSite, ...]:
@@ -151,39 +77,17 @@ def sites(graph: NetworkGraph, network: nn.Module, point: InsertionPoint) -> tup
         )
         return ()
     if point.kind == "weight" and point.port in op.parameters:
-        return _weight_site(network, frame, op, op.parameters[point.port])
-    return (_activation_site(graph, network, frame, op, point),)
-
-
-def _weight_site(network: nn.Module, frame: CallFrame, op: OpNode, parameter: str) -> tuple[HookSite, ...]:
-    places = _places_of(network, parameter)
-    scope = network.get_submodule(frame.module)
-    below = {id(module) for module in scope.modules()}
-    # A tied weight has several names: the consumer reads the one at itself, else one below it.
-    holder, name = min(
-        places,
-        key=lambda place: (
-            place[0] != frame.module,
-            id(network.get_submodule(place[0])) not in below,
-            places.index(place),
-        ),
-    )
-    return (HookSite(kind="weight", module=frame.module, holder=holder, slot=name, frame=frame.module, parameter=name),)
-
-
-def _places_of(network: nn.Module, parameter: str) -> list[tuple[str, str]]:
-    wanted = dict(network.named_parameters())[parameter]
-    return [
-        (path, name)
-        for path, module in network.named_modules(remove_duplicate=False)
-        for name, value in module._parameters.items()
-        if value is wanted
-    ]
+        return sites_of_reading(graph, network, op, point.port)
+    if graph.leaves and graph.must_not_learn(point):
+        return ()
+    site = _activation_site(graph, network, frame, op, point)
+    return () if site is None else (site,)
 
 
 def _activation_site(
     graph: NetworkGraph, network: nn.Module, frame: CallFrame, op: OpNode, point: InsertionPoint
-) -> HookSite:
+) -> HookSite | None:
+    """Return the place of an activation, ``None`` where no hook reaches it: before or after a module's forward."""
     suffix = _suffix(frame)
     holder, above = _holder(network, frame.module)
     common = {"module": frame.module, "frame": frame.path, **_calls(graph, frame)}
@@ -208,17 +112,18 @@ def _activation_site(
         kind: Literal["op_input", "op_output"] = "op_output"
     else:
         # Further arguments of a module may be left out in another call, which would shift their positions.
-        if frame.inputs.get(key) == 0 and frame.module:
+        if frame.inputs.get(key) == 0 and frame.module and not op.by_hook:
             return HookSite(kind="module_input", holder=holder, slot=f"{above}in{suffix}", **common)
         kind = "op_input"
-    index = int(op.address.rpartition(":")[2])
+    if op.index is None:
+        return None
     end = "out" if kind == "op_output" else "in"
     return HookSite(
         kind=kind,
         holder=holder,
-        slot=f"{above}{op.function}_{index}_{end}{point.port}{suffix}",
+        slot=f"{above}{op.function}_{op.address.rpartition(':')[2]}_{end}{point.port}{suffix}",
         function=op.function,
-        index=index,
+        index=op.index,
         count=max(
             other.functions[op.function] for other in _frames_of(graph, frame.module) if op.function in other.functions
         ),

@@ -127,6 +127,8 @@ def _hooked(network: nn.Module, recorder: Recorder, metrics: MetricStates) -> It
         for module in network.modules():
             if not isinstance(module, torch.jit.ScriptModule):
                 handles.append(module.register_forward_pre_hook(recorder.enter, prepend=True, with_kwargs=True))
+                handles.append(module.register_forward_pre_hook(recorder.begin))
+                handles.append(module.register_forward_hook(recorder.end, prepend=True))
                 handles.append(module.register_forward_hook(recorder.leave, with_kwargs=True, always_call=True))
         yield
     finally:

@@ -11,7 +11,7 @@ import torch
 
 from lightning_nncf.graph.graph import TensorInfo
 
-__all__ = ["describe", "replace_tensors", "tensors_in"]
+__all__ = ["describe", "has_values", "replace_tensors", "tensors_in"]
 
 
 def describe(tensor: torch.Tensor) -> TensorInfo:
@@ -41,6 +41,17 @@ def tensors_in(*values: object) -> Iterator[torch.Tensor]:
             yield from tensors_in(*value.values())
         elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             yield from tensors_in(*(getattr(value, field.name) for field in dataclasses.fields(value)))
+
+
+def has_values(*values: object) -> bool:
+    """Return whether there is a floating point tensor with dimensions: something that compression can change.
+
+    Single numbers are none: exporters make tensors of sizes and what is computed from them.
+
+    >>> has_values(torch.zeros(2), {"mask": None}), has_values(torch.zeros(2, dtype=torch.int64), torch.tensor(0.5))
+    (True, False)
+    """
+    return any(tensor.ndim > 0 and tensor.is_floating_point() for tensor in tensors_in(*values))
 
 
 def replace_tensors(value: Any, change: Callable[[int, torch.Tensor], torch.Tensor]) -> Any:

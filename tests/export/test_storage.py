@@ -136,7 +136,7 @@ def test_tied_weight_is_stored_once(tmp_path: Path) -> None:
     network, index = _Tied().eval(), torch.randint(0, 10, (3, 4))
     model, report = _export(network, index, tmp_path / "m.onnx")
     assert [(w.stored, w.read, w.bytes) for w in report.weights] == [("int4", "cast", 10 * 8 // 2)]
-    assert [tuple(item.dims) for item in _packed(model)] == [(10, 8)]
+    assert [tuple(item.dims) for item in _packed(model)] == [(8, 10)]  # as the layer reads it
     for runtime in (OnnxRuntimeModel, OpenVINOModel):
         torch.testing.assert_close(runtime(tmp_path / "m.onnx")(index), network(index).detach(), rtol=1e-3, atol=2e-2)
 

@@ -15,6 +15,7 @@ from lightning_nncf.algorithms.binarization.binarizers import ActivationBinarize
 from lightning_nncf.algorithms.binarization.config import BinarizationConfig
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
+from lightning_nncf.core.computed_weights import refuse_computed
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.core.staged import StagedOptimizers
@@ -66,9 +67,11 @@ class Binarization(Algorithm):
         """Insert binarizers, idle at first, at the weights and inputs of 2d convolutions.
 
         Raises:
-            ConfigError: There is no convolution to binarize, or it is frozen.
+            ConfigError: There is no convolution to binarize, it is frozen, or a hook computes its weight.
         """
-        places = find_weights(network, graph, {"conv2d"}, inside_scopes(network, graph, self.config, self.root))
+        inside = inside_scopes(network, graph, self.config, self.root)
+        refuse_computed(network, graph, {"conv2d"}, inside, self.name)
+        places = find_weights(network, graph, {"conv2d"}, inside)
         if not places:
             raise ConfigError(f"`{self.name}` finds no 2d convolution in {type(network).__name__} within its scopes")
         refuse_frozen(network, places, self.name)

@@ -81,7 +81,7 @@ class FilterPruning(Algorithm):
         """Find the groups and check that the target can be met.
 
         Raises:
-            ConfigError: Nothing can be pruned, or the target cannot be met.
+            ConfigError: Nothing can be pruned, a hook computes the weight of a layer, or the target cannot be met.
         """
         groups = rehearse(network, analyse(network, graph, self.config, self.root), graph.example_inputs)
         if not groups.groups:

@@ -9,6 +9,8 @@ from torch import nn
 from lightning_nncf.algorithms.pruning.config import FilterPruningConfig, PruningParams
 from lightning_nncf.algorithms.pruning.exclusions import CONVOLUTIONS, nncf_vetoes, weight_of
 from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.computed_weights import refuse_computed
+from lightning_nncf.core.weights import inside_scopes
 from lightning_nncf.graph.dependencies.groups import Structure, make_structure
 from lightning_nncf.graph.dependencies.propagation import propagate
 from lightning_nncf.graph.dependencies.values import Limits
@@ -29,8 +31,12 @@ def analyse(network: nn.Module, graph: NetworkGraph, config: FilterPruningConfig
         root: The whole configuration, for its scopes.
 
     Raises:
+        ConfigError: A hook computes the weight of a layer.
         ScopeError: A scope matches nothing in the network.
     """
+    functions = CONVOLUTIONS | ({"linear"} if config.params.grouping == "full" else set())
+    inside = inside_scopes(network, graph, config, root)
+    refuse_computed(network, graph, functions, inside, config.algorithm)
     found = _structure(network, graph, config.params, _out_of_scope(network, graph, config, root))
     return replace(found, excluded={**found.excluded, **_never_followed(graph, found, config.params)})
 

@@ -18,6 +18,8 @@ from lightning_nncf.graph.hooks import HookSite, insert
 
 __all__ = ["InsertedQuantizers"]
 
+_MEANS = ("mean_min_max", "mixed_min_max")
+
 
 class InsertedQuantizers:
     """Quantizers inserted into a network, idle at first.
@@ -129,7 +131,8 @@ class InsertedQuantizers:
                     name=str(point.point),
                     quantizer=quantizer,
                     weight=places[0].parameter_of(self.network) if point.kind == "weight" else None,
-                    type=entry.type,
+                    # A weight is one sample: its first axis is no batch to take means over.
+                    type="min_max" if point.computed and entry.type in _MEANS else entry.type,
                     percentiles=(entry.params.min_percentile, entry.params.max_percentile),
                     num_samples=entry.num_init_samples if point.kind in kinds else 0,
                 )

@@ -17,6 +17,7 @@ from lightning_nncf.errors import ConfigError, HookError, ScopeError
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
 from lightning_nncf.graph.hooks import HookSite, sites
 from lightning_nncf.graph.scopes import ScopeMatcher, scope_filter
+from lightning_nncf.graph.weight_sites import weight_sites
 
 __all__ = ["placement_settings", "places_of", "ranges_of"]
 
@@ -98,20 +99,13 @@ def ranges_of(
 
 
 def places_of(network: nn.Module, graph: NetworkGraph, point: QuantizationPoint) -> tuple[HookSite, ...]:
-    """Find where modules go for a point: for a weight, at every op that takes the same parameter.
+    """Find where modules go for a point: for a weight, wherever the same parameter is read.
 
     A weight tied between an embedding and a linear layer is one point with one quantizer, but two places.
     """
-    places = dict.fromkeys(sites(graph, network, point.point))
     if point.kind == "weight":
-        parameter = graph[point.point.address].parameters.get(point.point.port)
-        takers = ((address, port) for address in point.ops for port, name in graph[address].parameters.items())
-        for address, port in takers:
-            if graph[address].parameters[port] == parameter:
-                places |= dict.fromkeys(
-                    sites(graph, network, InsertionPoint(kind="weight", address=address, port=port))
-                )
-    return tuple(places)
+        return weight_sites(graph, network, graph[point.point.address].parameters[point.point.port])
+    return sites(graph, network, point.point)
 
 
 @dataclass

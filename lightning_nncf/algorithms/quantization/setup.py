@@ -25,6 +25,7 @@ class QuantizationPoint:
         shape: Shape of the tensor seen while tracing, which fixes the shape of per-channel parameters.
         channel_axis: Axis of the channels, used when ``config.per_channel``.
         ops: Addresses of the ops whose input this point quantizes.
+        computed: Whether the tensor is a weight that the network computes from parameters, as weight norm does.
     """
 
     kind: PointKind
@@ -33,6 +34,7 @@ class QuantizationPoint:
     shape: tuple[int, ...]
     channel_axis: int
     ops: tuple[str, ...] = ()
+    computed: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the point as plain values for a checkpoint."""
@@ -43,6 +45,7 @@ class QuantizationPoint:
             "shape": list(self.shape),
             "channel_axis": self.channel_axis,
             "ops": list(self.ops),
+            **({"computed": True} if self.computed else {}),
         }
 
     @classmethod
@@ -55,6 +58,7 @@ class QuantizationPoint:
             shape=tuple(values["shape"]),
             channel_axis=values["channel_axis"],
             ops=tuple(values["ops"]),
+            computed=values.get("computed", False),
         )
 
 

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from lightning_nncf.algorithms.sparsity.mask import WeightMask
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
+from lightning_nncf.core.computed_weights import refuse_computed
 from lightning_nncf.core.weights import CONVOLUTIONS, WeightPlace, find_weights, insert_at, inside_scopes, refuse_frozen
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.graph.graph import NetworkGraph
@@ -53,11 +54,13 @@ class MaskedSparsity(Algorithm):
         """Find the weights and insert masks that keep everything.
 
         Raises:
-            ConfigError: There is no weight to mask, or a layer is frozen.
+            ConfigError: There is no weight to mask, a layer is frozen, or a hook computes its weight.
         """
-        found = find_weights(network, graph, self.functions, inside_scopes(network, graph, self.config, self.root))
+        inside = inside_scopes(network, graph, self.config, self.root)
+        found = find_weights(network, graph, self.functions, inside)
         places = [place for place in found if self._accepts(place)]
         self.skipped = [place.address for place in found if place not in places]
+        self.skipped += refuse_computed(network, graph, self.functions, inside, self.name)
         if not places:
             reason = f"; not suitable: {', '.join(map(repr, self.skipped))}" if self.skipped else ""
             raise ConfigError(f"`{self.name}` finds no weight in {type(network).__name__}{reason}")

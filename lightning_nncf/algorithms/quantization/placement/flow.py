@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from lightning_nncf.algorithms.quantization.placement.operators import (
     LINEAR,
     activation_ports,
+    canonical,
     operator_of,
     weight_ports,
 )
-from lightning_nncf.algorithms.quantization.placement.weight_source import Weight, find_weights
+from lightning_nncf.algorithms.quantization.placement.weight_source import Reading, Weight, find_readings, find_weights
 from lightning_nncf.graph.graph import INPUT, OUTPUT, Edge, NetworkGraph, OpNode
 
 __all__ = ["Flow", "Tensor", "deployed_flow"]
@@ -31,6 +32,8 @@ class Flow:
         inputs: Edges that arrive at an op, by port.
         outputs: Edges that leave an op.
         weights: The parameters that are weights of each op, by address; ops without any are left out.
+        readings: Parameters that an op multiplies with after their values were moved, by address; they may be the
+            weights of other ops.
         weighted: Ops with a weight: a parameter or computed from parameters.
         live: Tensors that carry activations: floating point, computed from an input of the network or by an op
             with a weight, not from integers or constants alone.
@@ -44,6 +47,7 @@ class Flow:
     inputs: Mapping[str, Sequence[Edge]]
     outputs: Mapping[str, Sequence[Edge]]
     weights: Mapping[str, tuple[Weight, ...]]
+    readings: Mapping[str, tuple[Reading, ...]]
     weighted: frozenset[str]
     live: frozenset[Tensor]
     learned: frozenset[Tensor]
@@ -55,8 +59,15 @@ class Flow:
         """Whether an edge brings activations to a port that takes them."""
         return _carries(self.ops, self.live, edge)
 
-    def computes_weight(self, edge: Edge) -> bool:
-        """Whether an edge brings a weight that is computed from parameters, as weight normalization does."""
+    def computes_weight(self, edge: Edge, quantized: Collection[str]) -> bool:
+        """Whether an edge brings a weight that is computed from parameters, as weight normalization does.
+
+        Args:
+            edge: The edge.
+            quantized: Names of parameters that are quantized wherever they are read; nothing is left to do for them.
+        """
+        if any(found.port == edge.port and found.name in quantized for found in self.readings.get(edge.target, ())):
+            return False
         return edge.target not in self.weights and _brings_weight(self.ops, self.learned, edge)
 
     def activations_into(self, address: str) -> list[Edge]:
@@ -104,6 +115,12 @@ def _brings_weight(ops: Mapping[str, OpNode], learned: Set[Tensor], edge: Edge) 
     return is_learned and operator_of(op) in LINEAR and edge.port in weight_ports(op)
 
 
+def _multiplies_parameters(op: OpNode, learned: Set[Tensor], arriving: Sequence[Edge]) -> bool:
+    """Whether an op multiplies nothing but parameters, on the way to a weight: as a rotation or low ranks do."""
+    from_parameters = {edge.port for edge in arriving if (edge.source, edge.output) in learned} | set(op.parameters)
+    return canonical(op.function) in ("matmul", "mm", "bmm") and from_parameters == set(range(len(op.inputs)))
+
+
 def deployed_flow(graph: NetworkGraph) -> Flow:
     """Return the flow of the ops seen in eval mode, of all ops where none was."""
     every = {op.address: op for op in graph.ops()}
@@ -121,16 +138,20 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
         arriving.sort(key=lambda edge: (edge.port, position[edge.source], edge.output))
 
     weights = {}
+    readings = {}
     weighted: set[str] = set()
     live: set[Tensor] = set()
     learned: set[Tensor] = set()
     behind: set[str] = set()
     for address in order:
         op = chosen[address]
-        own = find_weights(op, chosen, inputs)
+        computes = _multiplies_parameters(op, learned, inputs[address])
+        own = () if computes else find_weights(op, chosen, inputs)
         if own:
             weights[address] = own
-        if own or any(_brings_weight(chosen, learned, edge) for edge in inputs[address]):
+        elif moved := find_readings(op, chosen, inputs):
+            readings[address] = moved
+        if own or (not computes and any(_brings_weight(chosen, learned, edge) for edge in inputs[address])):
             weighted.add(address)
         arriving = [edge for edge in inputs[address] if _carries(chosen, live, edge)]
         if address in weighted or any(edge.source in behind for edge in arriving):
@@ -156,6 +177,7 @@ def deployed_flow(graph: NetworkGraph) -> Flow:
         inputs=inputs,
         outputs=outputs,
         weights=weights,
+        readings=readings,
         weighted=frozenset(weighted),
         learned=frozenset(learned),
         live=frozenset(live),

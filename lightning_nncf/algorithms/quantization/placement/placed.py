@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from lightning_nncf.algorithms.quantization.placement.flow import Flow
+from lightning_nncf.algorithms.quantization.placement.flow import Flow, Tensor
 from lightning_nncf.algorithms.quantization.placement.operators import operator_of
 from lightning_nncf.algorithms.quantization.placement.propagation import Quantizer
 from lightning_nncf.algorithms.quantization.placement.weights import WeightQuantizer
@@ -36,6 +36,14 @@ def _shape(flow: Flow, point: InsertionPoint) -> tuple[int, ...]:
     return (op.outputs if point.kind == "output" else op.inputs)[point.port].shape
 
 
+def _tensor(flow: Flow, point: InsertionPoint) -> Tensor | None:
+    """Return the tensor at a point, ``None`` if no op makes it."""
+    if point.kind == "output":
+        return point.address, point.port
+    edges = (edge for edge in flow.inputs[point.address] if edge.port == point.port)
+    return next(((edge.source, edge.output) for edge in edges), None)
+
+
 def activation_points(flow: Flow, quantizer: Quantizer, config: QuantizerConfig) -> list[QuantizationPoint]:
     """Return the points of an activation quantizer, one for each of its homes.
 
@@ -53,6 +61,7 @@ def activation_points(flow: Flow, quantizer: Quantizer, config: QuantizerConfig)
                 shape=shape,
                 channel_axis=max(len(shape) - 1, 0) if is_last else min(1, max(len(shape) - 1, 0)),
                 ops=quantizer.ops,
+                computed=_tensor(flow, home) in flow.learned,
             )
         )
     return points

@@ -7,7 +7,7 @@ known at each edge that leaves it, so that a quantizer never has to wait.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -96,6 +96,7 @@ class Propagation:
         settings: The user's settings.
         weight_formats: Formats of the weights whose quantization can stand for the quantization of what is looked
             up in them, by address of the op.
+        quantized: Names of the parameters that have a quantizer.
     """
 
     def __init__(
@@ -104,11 +105,13 @@ class Propagation:
         behaviours: Mapping[Unit, Behaviour],
         settings: PlacementSettings,
         weight_formats: Mapping[str, Candidates],
+        quantized: Collection[str] = (),
     ) -> None:
         self.units = units
         self.behaviours = behaviours
         self.settings = settings
         self.weight_formats = weight_formats
+        self.quantized = quantized
         self.arrivals: dict[Edge, Arrival] = {}
         self.groups: list[Group] = []
         self.absorbed: dict[str, tuple[Candidates, tuple[str, ...]]] = {}
@@ -149,7 +152,7 @@ class Propagation:
     def _demand(self, unit: Unit, edges: Sequence[Edge], behaviour: Behaviour) -> None:
         shared: Group | None = None
         for edge in edges:
-            if self.units.flow.carries(edge) or self.units.flow.computes_weight(edge):
+            if self.units.flow.carries(edge) or self.units.flow.computes_weight(edge, self.quantized):
                 group = shared or self._new_group(behaviour.candidates)
                 shared = group if behaviour.is_unified else None
                 quantizer = Quantizer(ops=(unit.first.address,), group=group)

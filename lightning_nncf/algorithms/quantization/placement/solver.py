@@ -54,7 +54,7 @@ def place_quantizers(graph: NetworkGraph, settings: PlacementSettings | None = N
         for quantizer in weights.values()
         if not quantizer.multiplies and len(quantizer.ops) == 1
     }
-    propagation = Propagation(units, behaviours, settings, looked_up).run()
+    propagation = Propagation(units, behaviours, settings, looked_up, weights).run()
     share_scales(propagation, settings.unified, validate=settings.validate)
     for name, quantizer in weights.items():
         if quantizer.ops[0] in propagation.absorbed:

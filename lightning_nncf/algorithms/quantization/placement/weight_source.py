@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_nncf.algorithms.quantization.placement.operators import canonical, operator_of, weight_ports
 from lightning_nncf.graph.graph import Edge, OpNode
 
-__all__ = ["Weight", "find_weights"]
+__all__ = ["Reading", "Weight", "find_readings", "find_weights"]
 
 _UNCHANGED = frozenset({"contiguous", "detach", "clone", "alias", "identity", "to"})
 _LAST_AXIS = frozenset({"matmul", "mm", "bmm", "addmm", "baddbmm"})
+_REPEATED = frozenset({"expand", "expand_as", "broadcast_to"})
+_CUT = frozenset({"narrow", "chunk", "split", "tensor_split", "unsafe_chunk", "unsafe_split", "split_with_sizes"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,23 @@ class Weight:
     port: int
     shape: tuple[int, ...]
     channel_axis: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A parameter that an op multiplies with after its values were moved: sliced, reshaped, repeated.
+
+    Such a parameter is no weight of the op, since no runtime looks for a quantized weight behind other ops.
+
+    Args:
+        name: Name of the parameter.
+        port: Input port of the op.
+        channel_axis: Axis of the output channels in the parameter; ``None`` where they have none of their own.
+    """
+
+    name: str
+    port: int
+    channel_axis: int | None
 
 
 def _channel_axis(op: OpNode, port: int) -> int:
@@ -62,6 +82,45 @@ def _before_turn(op: OpNode, axis: int) -> int | None:
     if name == "permute" and isinstance(op.attributes.get("dims"), (list, tuple)):
         return int(op.attributes["dims"][axis]) % rank
     return None
+
+
+def _before_move(op: OpNode, axis: int) -> int | None:
+    """Do what `_before_turn` does also for ops that slice, reshape or repeat, as far as shapes tell."""
+    turned = _before_turn(op, axis)
+    if turned is not None or not op.outputs:
+        return turned
+    before, after, name = op.inputs[0].shape, op.outputs[0].shape, canonical(op.function)
+    if name in _REPEATED:
+        moved = axis + len(before) - len(after)
+        return moved if moved >= 0 and before[moved] == after[axis] else None
+    if name in _CUT or (name == "getitem" and len(before) == len(after)):
+        return axis if before[axis] == after[axis] else None
+    if math.prod(before) != math.prod(after):
+        return None
+    ahead = math.prod(after[:axis])
+    return next(
+        (index for index, size in enumerate(before) if size == after[axis] and math.prod(before[:index]) == ahead),
+        None,
+    )
+
+
+def find_readings(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequence[Edge]]) -> tuple[Reading, ...]:
+    """Return the parameters that an op multiplies with after their values were moved."""
+    found = []
+    for port in weight_ports(op):
+        if port >= len(op.inputs):
+            continue
+        at: tuple[OpNode, int] = (op, port)
+        axis: int | None = _channel_axis(op, port)
+        while at[1] not in at[0].parameters:
+            edge = next((edge for edge in inputs[at[0].address] if edge.port == at[1]), None)
+            if edge is None or operator_of(ops[edge.source]) != "Agnostic" or edge.output:
+                break
+            axis = None if axis is None else _before_move(ops[edge.source], axis)
+            at = ops[edge.source], 0
+        else:
+            found.append(Reading(name=at[0].parameters[at[1]], port=port, channel_axis=axis))
+    return tuple(found)
 
 
 def find_weights(op: OpNode, ops: Mapping[str, OpNode], inputs: Mapping[str, Sequence[Edge]]) -> tuple[Weight, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,12 @@ from lightning_nncf.algorithms.quantization.placement.hardware import HardwareTa
 from lightning_nncf.algorithms.quantization.placement.operators import LINEAR, operator_of
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints, PlacementSettings
 from lightning_nncf.algorithms.quantization.placement.traits import conflict
-from lightning_nncf.algorithms.quantization.placement.weight_source import Weight
+from lightning_nncf.algorithms.quantization.placement.weight_source import Reading, Weight
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.errors import PlacementError
 from lightning_nncf.graph.graph import INPUT
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["WeightQuantizer", "finished", "first_convolutions", "weight_quantizers"]
 
@@ -55,7 +58,54 @@ def weight_quantizers(flow: Flow, table: HardwareTable, settings: PlacementSetti
         for weight in weights:
             new = WeightQuantizer(weight=weight, candidates=candidates, ops=(address,), multiplies=operator in LINEAR)
             found[weight.name] = _shared(found[weight.name], new) if weight.name in found else new
-    return found
+    axes = _channel_axes(flow)
+    return {name: _along(quantizer, axes.get(name, {})) for name, quantizer in found.items()}
+
+
+def _channel_axes(flow: Flow) -> dict[str, dict[str, int | None]]:
+    """Return, by parameter and address of the op, the axis of the channels in every product with a parameter.
+
+    Products in full precision count, too: with one range per entry of the axis that they sum over, runtimes compute
+    them wrongly without a sign.
+    """
+    axes: dict[str, dict[str, int | None]] = {}
+    for address, op in flow.ops.items():
+        if operator_of(op) != "Embedding":
+            takings: tuple[Weight | Reading, ...] = (*flow.weights.get(address, ()), *flow.readings.get(address, ()))
+            for taken in takings:
+                axes.setdefault(taken.name, {})[address] = taken.channel_axis
+    return axes
+
+
+def _along(quantizer: WeightQuantizer, axes: Mapping[str, int | None]) -> WeightQuantizer:
+    """Return the quantizer of a parameter with its channels along the axis of all products, or without channels.
+
+    A table that is also multiplied with has the channels of the product: a row can be looked up along any axis.
+
+    Raises:
+        PlacementError: The products have channels along different axes, but the settings want a range for each.
+    """
+    distinct = set(axes.values())
+    if not distinct or all(not config.per_channel for config in quantizer.candidates):
+        return quantizer
+    if len(distinct) == 1 and None not in distinct:
+        (axis,) = distinct
+        assert axis is not None
+        return replace(quantizer, weight=replace(quantizer.weight, channel_axis=axis))
+    per_tensor = tuple(config for config in quantizer.candidates if not config.per_channel)
+    readers = ", ".join(map(repr, axes))
+    if not per_tensor:
+        raise PlacementError(
+            f"the weight {quantizer.weight.name!r} cannot have a range per channel: {readers} read it along "
+            "different or unknown axes. Allow `per_channel: false` there, or name the ops that take it as their weight "
+            "in `ignored_scopes`"
+        )
+    _log.warning(
+        "the weight %r has one range instead of one per channel: %s read it along different or unknown axes",
+        quantizer.weight.name,
+        readers,
+    )
+    return replace(quantizer, candidates=per_tensor)
 
 
 def _shared(present: WeightQuantizer, other: WeightQuantizer) -> WeightQuantizer:
@@ -64,10 +114,7 @@ def _shared(present: WeightQuantizer, other: WeightQuantizer) -> WeightQuantizer
     Raises:
         PlacementError: The ops have no format in common.
     """
-    candidates = other.candidates
-    if present.weight.channel_axis != other.weight.channel_axis:
-        candidates = tuple(config for config in candidates if not config.per_channel)
-    candidates = merge_single([present.candidates, candidates])
+    candidates = merge_single([present.candidates, other.candidates])
     if not candidates:
         raise PlacementError(
             f"the weight {present.weight.name!r} is shared by {', '.join(map(repr, (*present.ops, *other.ops)))}, "
