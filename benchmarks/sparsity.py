@@ -57,7 +57,7 @@ def stepper(made: nn.Module, compressed: CompressedNetwork | None, batch: torch.
             compressed.step()
         optimizer.zero_grad()
         loss = functional.cross_entropy(made(batch), target)
-        own = None if compressed is None else compressed.loss()
+        own = None if compressed is None else compressed.present_loss()
         (loss if own is None else loss + own).backward()
         if compressed is not None:
             compressed.before_optimizer_step()

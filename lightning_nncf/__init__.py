@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
-from lightning_nncf.callback import NNCFCallback
+from lightning_nncf import callback as _callback
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.checkpoint import load, load_from_checkpoint, load_weights
 from lightning_nncf.core.compression import compress
 from lightning_nncf.export import export_onnx
 from lightning_nncf.proof import export_and_verify, verify_file, verify_onnx
+
+if TYPE_CHECKING:
+    from lightning_nncf.callback import NNCFCallback
 
 __all__ = [
     "NNCFCallback",
@@ -25,3 +29,10 @@ __all__ = [
 ]
 
 __version__ = version("lightning_nncf")
+
+
+def __getattr__(name: str) -> Any:
+    """Return the callback, which both packages of Lightning are to know for theirs, when it is asked for."""
+    if name == "NNCFCallback":
+        return _callback.NNCFCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,10 +13,11 @@ from typing import Any
 
 from jsonargparse import auto_cli
 from lightning_utilities.core.rank_zero import rank_zero_info
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from lightning_nncf.callback import NNCFCallback
 from lightning_nncf.callback.comparison import Comparison
+from lightning_nncf.callback.packages import lightning_cli, package_in_use
 from lightning_nncf.callback.report import weights_table
 from lightning_nncf.config import NNCFConfig, json_schema
 from lightning_nncf.core.checkpoint import load_weights, open_checkpoint
@@ -47,8 +48,17 @@ class FloatTraining:
     max_epochs: int = 0
 
 
-class NNCFCLI(LightningCLI):
-    """LightningCLI that can train in float first and compares all runtimes at the end of ``fit``."""
+class _FitCommands:
+    """What our LightningCLI does beside Lightning's, whichever of its packages that comes from."""
+
+    trainer: Any
+    model: Any
+    datamodule: Any
+    config: Any
+    config_init: Any
+    trainer_class: Any
+    save_config_callback: Any
+    _get: Callable[..., Any]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add what ``fit`` understands beside Lightning's own arguments."""
@@ -76,27 +86,30 @@ class NNCFCLI(LightningCLI):
         if epochs > 0:
             rank_zero_info(f"Float training for {epochs} epochs")
             settings = dict(self._get(self.config_init, "trainer", default={}))
-            others = [c for c in settings["callbacks"] or [] if not isinstance(c, (NNCFCallback, SaveConfigCallback))]
+            others = [c for c in settings["callbacks"] or [] if not isinstance(c, self._not_for_float())]
             settings |= {"max_epochs": epochs, "callbacks": copy.deepcopy(others)}
             self.trainer_class(**settings).fit(self.model, datamodule=self.datamodule)
 
+    def _not_for_float(self) -> tuple[type, ...]:
+        saving = self.save_config_callback
+        return (NNCFCallback,) if saving is None else (NNCFCallback, saving)
+
     def _callbacks(self) -> list[NNCFCallback]:
-        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [callback for callback in callbacks if isinstance(callback, NNCFCallback)]
+        return [callback for callback in self.trainer.callbacks if isinstance(callback, NNCFCallback)]
 
 
-class QuantizeCLI(NNCFCLI):
-    """Compress without training: calibrate with the train loader, export, prove, compare, save a checkpoint.
+class NNCFCLI(_FitCommands, LightningCLI):
+    """LightningCLI that can train in float first and compares all runtimes at the end of ``fit``."""
 
-    It reads the files that ``fit`` reads. The module is taken as it is made, with the weights of ``--ckpt_path`` if one
-    is given, else after its ``float_training``.
-    """
+
+class _QuantizeCommands(_FitCommands):
+    """What the command ``quantize`` does."""
 
     def __init__(self, args: Sequence[str]) -> None:
         with warnings.catch_warnings():
             # Ours are those of the command line, without the command and with no epochs.
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-            super().__init__(
+            super().__init__(  # type: ignore[call-arg]
                 args=[*args, "--trainer.max_epochs=0"],
                 run=False,
                 save_config_callback=None,
@@ -116,7 +129,10 @@ class QuantizeCLI(NNCFCLI):
             "--output",
             type=Path | None,
             default=None,
-            help="ONNX file to write; the compressed checkpoint goes beside it. Default: the callback's export_path.",
+            help=(
+                "ONNX file to write, relative to the working directory; the compressed checkpoint goes beside it. "
+                "Default: the callback's export_path, which is relative to trainer.default_root_dir."
+            ),
         )
 
     def quantize(self) -> None:
@@ -142,11 +158,28 @@ class QuantizeCLI(NNCFCLI):
             load_weights(self.model, self.config.ckpt_path)
         self.comparison = Comparison(self.trainer, self.model, self.datamodule)
         self.comparison.measure_plain()
+        self.trainer.fit_loop.max_epochs = 0  # `fast_dev_run` asks for one
         self.trainer.fit(self.model, datamodule=self.datamodule)
+        if self.trainer.fast_dev_run:
+            return
         checkpoint = callback.target(self.trainer).with_suffix(".ckpt")
         self.trainer.save_checkpoint(checkpoint)
         rank_zero_info(f"wrote {checkpoint}")
         self.after_fit()
+
+
+class QuantizeCLI(_QuantizeCommands, LightningCLI):
+    """Compress without training: calibrate with the train loader, export, prove, compare, save a checkpoint.
+
+    It reads the files that ``fit`` reads. The module is taken as it is made, with the weights of ``--ckpt_path`` if one
+    is given, else after its ``float_training``.
+    """
+
+
+def _cli_for(own: type[Any], arguments: Sequence[str]) -> Any:
+    """Return one of our classes of LightningCLI, derived from that of the package which the module belongs to."""
+    base = lightning_cli(package_in_use(arguments))
+    return own if issubclass(own, base) else type(own.__name__, (own.__bases__[0], base), {"__doc__": own.__doc__})
 
 
 def export(
@@ -232,11 +265,13 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if args is None else args)
     try:
         if arguments and arguments[0] == "quantize":
-            QuantizeCLI(arguments[1:]).quantize()
+            _cli_for(QuantizeCLI, arguments[1:])(arguments[1:]).quantize()
         elif arguments and arguments[0] in _COMMANDS:
             auto_cli(_COMMANDS[arguments[0]], args=arguments[1:], as_positional=True, prog=f"{_PROGRAM} {arguments[0]}")
         else:
-            NNCFCLI(args=None if args is None else arguments, parser_kwargs={"description": _DESCRIPTION})
+            _cli_for(NNCFCLI, arguments)(
+                args=None if args is None else arguments, parser_kwargs={"description": _DESCRIPTION}
+            )
     except (LightningNNCFError, TypeError, ValueError) as error:
         own = _own_error(error)
         if own is None:
@@ -255,7 +290,7 @@ def _module_from(config: Path) -> Callable[[], Any]:
     """Return what makes the module of a LightningCLI file."""
 
     def make() -> Any:
-        cli = NNCFCLI(args=["--config", str(config)], run=False, save_config_callback=None)
-        return cli.model
+        arguments = ["--config", str(config)]
+        return _cli_for(NNCFCLI, arguments)(args=arguments, run=False, save_config_callback=None).model
 
     return make

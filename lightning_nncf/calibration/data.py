@@ -42,7 +42,7 @@ class CalibrationData:
         loss: Computes the training loss of one batch; ``None`` where `forward` returns it.
         evaluate: Judges the network on a share of the validation data, by a metric of that name if one is given; higher
             is better.
-        directory: Where files go that a configuration asks for.
+        directory: Where files go that a configuration asks for; ``None`` where nothing is to be written.
         owner: The module whose ``train()`` training calls; default: the network.
         frozen: The norms that training leaves as they are; default: found by the owner's ``train()``.
         watch: Looks after stale statistics of norms in the first pass.
@@ -56,7 +56,7 @@ class CalibrationData:
     surroundings: Callable[[], AbstractContextManager[object]] = nullcontext
     loss: Callable[[Any], object] | None = None
     evaluate: Callable[[float, str | None], float] | None = None
-    directory: Path = Path()
+    directory: Path | None = Path()
     owner: nn.Module | None = None
     frozen: frozenset[nn.Module] | None = None
     watch: StatisticsWatch | None = None

@@ -20,6 +20,7 @@ from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.launching import Returning, send_back
 from lightning_nncf.callback.loaders import calibration_data
+from lightning_nncf.callback.packages import join_packages
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
 from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers, write_weights
@@ -48,14 +49,17 @@ class NNCFCallback(Returning):
     Add it to ``Trainer(callbacks=[...])`` and call ``fit`` with a trained module: the network is captured, the
     algorithms of the configuration are inserted, initialized with batches of the train loader and trained with it. At
     the end an ONNX file is written and compared with PyTorch in ONNX Runtime and OpenVINO. Checkpoints hold everything
-    that is needed to go on. With ``Trainer(max_epochs=0)`` all this happens without any training.
+    that is needed to go on. With ``Trainer(max_epochs=0)`` all this happens without any training. With
+    ``Trainer(fast_dev_run=True)`` nothing is written.
 
     Args:
-        config: NNCF configuration: path of a JSON (comments allowed) or YAML file, or the same keys inline.
+        config: NNCF configuration: path of a JSON (comments allowed) or YAML file, or the same keys inline. Its scopes
+            are relative to the network, not to the module: ``layer1``, not ``model.layer1``, where ``model`` is the
+            network.
         network: Path of the network in the module, as in ``model.backbone``; an empty string is the module itself.
             Default: the module's only child with parameters, else the module itself.
-        export_path: Where to write the ONNX file after ``fit``, relative to the Trainer's ``default_root_dir``;
-            ``null`` writes none.
+        export_path: Where to write the ONNX file after ``fit``: an absolute path, or one relative to the Trainer's
+            ``default_root_dir`` (by default the working directory); ``null`` writes none.
         export_format: ``qdq`` for standard QuantizeLinear and DequantizeLinear, ``openvino_fq`` for FakeQuantize.
         opset: ONNX opset of the exported file.
         verify: Run the exported file in ONNX Runtime and OpenVINO, and fail if it disagrees with PyTorch.
@@ -74,6 +78,7 @@ class NNCFCallback(Returning):
         opset: int = 21,
         verify: bool = True,
     ) -> None:
+        join_packages(NNCFCallback)
         super().__init__()
         if export_format not in ("qdq", "openvino_fq"):
             raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
@@ -87,7 +92,6 @@ class NNCFCallback(Returning):
         self.proof: Proof | None = None
         self._module: Any = None
         self.samples: Arguments | None = None
-        self._last_global_step = -1
         self._loss_taken = False
         self._accumulation = Accumulation()
 
@@ -105,9 +109,11 @@ class NNCFCallback(Returning):
         if stage == "fit":
             refuse_same_file(peers, trainer)
             send_back(self, trainer)
-            if self.export_path is not None and trainer.is_global_zero:
+            if self.export_path is not None and trainer.is_global_zero and not trainer.fast_dev_run:
                 check_writable(self.target(trainer))
         self._adopt(pl_module)
+        if self.compressed is not None and stage == "fit":
+            self.compressed.step_is_due = True  # unless a checkpoint goes on in the middle of a step
         # One that an error kept from being taken away would do everything twice.
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
         wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
@@ -176,11 +182,8 @@ class NNCFCallback(Returning):
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Let the algorithms look at the gradients of the network before an optimizer that trains it steps."""
-        if self.compressed is None:
-            return
-        stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        if any(id(parameter) in stepped for parameter in self.compressed.network.parameters()):
-            self.compressed.before_optimizer_step()
+        if self.compressed is not None:
+            self.compressed.before_optimizer_step(optimizer)
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the schedulers that an epoch begins."""
@@ -190,9 +193,11 @@ class NNCFCallback(Returning):
                 renew_wrapper(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        """Tell the schedulers that an optimizer step begins; batches that only add to its gradients are none."""
-        if self.compressed is not None and trainer.global_step != self._last_global_step:
-            self._last_global_step = trainer.global_step
+        """Tell the schedulers that an optimizer step begins; batches that only add to its gradients begin none.
+
+        With several optimizers those that train the network count, all steps within one batch as one.
+        """
+        if self.compressed is not None and self.compressed.step_is_due:
             self.compressed.step()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -203,18 +208,20 @@ class NNCFCallback(Returning):
         statistics = {f"{prefix}{name}": value for name, value in self.compressed.statistics().items()}
         if statistics:
             pl_module.log_dict(statistics, rank_zero_only=True)
-        if not pl_module.automatic_optimization and not self._loss_taken and self.compressed.loss() is not None:
+        if not pl_module.automatic_optimization and not self._loss_taken and self.compressed.present_loss() is not None:
             rank_zero_warn(
                 f"{type(pl_module).__name__} optimizes manually and never added `callback.compression_loss()` to its "
                 "loss; the compression cannot reach its target"
             )
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
-        """Show what was reached, write the ONNX file and prove it; on rank zero alone."""
+        """Show what was reached, write the ONNX file and prove it; on rank zero alone, and not in a trial run."""
         if self.compressed is None or not trainer.is_global_zero:
             return
         rank_zero_info(statistics_table(self.compressed.statistics()))
-        if self.export_path is not None and not trainer.interrupted:
+        if trainer.fast_dev_run:
+            rank_zero_info("No file is written and nothing is exported under `fast_dev_run`")
+        elif self.export_path is not None and not trainer.interrupted:
             target = self.target(trainer)
             write_layers(self.compressed.rows(), target)
             proof = self.export(target)
@@ -236,8 +243,7 @@ class NNCFCallback(Returning):
     def compression_loss(self) -> Tensor:
         """Return the algorithms' loss, for modules that optimize manually; zero if there is none."""
         self._loss_taken = True
-        loss = None if self.compressed is None else self.compressed.loss()
-        return torch.zeros(()) if loss is None else loss
+        return torch.zeros(()) if self.compressed is None else self.compressed.loss()
 
     def export(self, path: str | Path) -> Proof:
         """Export the compressed network and prove the file.
@@ -291,10 +297,16 @@ class NNCFCallback(Returning):
             raise ConfigError("`export_path` is null, so no ONNX file is written; give a path")
         return Path(trainer.default_root_dir) / self.export_path
 
-    def strip(self) -> None:
-        """Take everything out of the module again: it becomes the plain module with the trained weights."""
+    def strip(self, *, weights: Literal["effective", "latent"] = "effective") -> None:
+        """Take everything out of the module again: it becomes the plain module.
+
+        Args:
+            weights: ``effective`` leaves the weights that the compressed network computed with: masked, fake-quantized,
+                binary. ``latent`` leaves those that were trained behind them. Quantizers of activations are gone in
+                both.
+        """
         if self.compressed is not None:
-            self.compressed.strip()
+            self.compressed.strip(weights=weights)
         self._release()
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
@@ -315,7 +327,7 @@ class NNCFCallback(Returning):
         return self.compressed
 
     def _take_loss(self) -> Tensor | None:
-        return None if self.compressed is None else self.compressed.loss()
+        return None if self.compressed is None else self.compressed.present_loss()
 
     def _summary(self) -> list[str]:
         """Return what was inserted, for the user to read."""
@@ -345,4 +357,3 @@ class NNCFCallback(Returning):
         self._module = None
         self.compressed = None
         self.samples = None
-        self._last_global_step = -1

@@ -71,7 +71,7 @@ def calibration_data(
         reduce=distributed_reduce(),
         surroundings=lambda: preserved(module, batch_norm=False),
         evaluate=evaluate,
-        directory=Path(trainer.default_root_dir),
+        directory=None if trainer.fast_dev_run else Path(trainer.default_root_dir),
         owner=module,
     )
 

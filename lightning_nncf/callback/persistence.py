@@ -22,7 +22,7 @@ __all__ = ["restore", "save", "section_of", "take_up"]
 def section_of(callback: NNCFCallback) -> dict[str, Any]:
     """Return the section of the callback's network, with what the callback itself counts."""
     assert callback.compressed is not None
-    return {**callback.compressed.section(), "last_global_step": callback._last_global_step}
+    return {**callback.compressed.section(), "step_is_due": callback.compressed.step_is_due}
 
 
 def save(callback: NNCFCallback, checkpoint: dict[str, Any]) -> None:
@@ -87,10 +87,10 @@ def take_up(callback: NNCFCallback, path: str, section: Mapping[str, Any]) -> No
         if differences := config_differences(section["config"], callback.config):
             raise CheckpointError("the checkpoint was saved with another configuration: " + "; ".join(differences))
         if callback.compressed is not None:
-            callback.compressed.strip()
+            callback.compressed.strip(weights="latent")
         callback.compressed = restore_network(callback._module, path, section, callback.config)
     callback.network_path = path
-    callback._last_global_step = section["last_global_step"]
+    callback.compressed.step_is_due = bool(section.get("step_is_due", True))
 
 
 def _refuse_plain(callback: NNCFCallback) -> None:

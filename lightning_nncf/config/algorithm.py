@@ -39,10 +39,11 @@ class AlgorithmConfig(StrictModel):
     """Name of the algorithm."""
 
     ignored_scopes: Scopes = ()
-    """Where not to apply the algorithm: addresses, module paths, or `{re}` and a regular expression."""
+    """Where not to apply the algorithm: addresses, module paths, or `{re}` and a regular expression, relative to the
+    network (`layer1` and not `model.layer1` where `model` is the network)."""
 
     target_scopes: Scopes | None = None
-    """Where to apply it, and nowhere else; absent means everywhere."""
+    """Where to apply it, and nowhere else, relative to the network; absent means everywhere."""
 
     validate_scopes: bool = True
     """Whether a scope that matches nothing in the network is an error."""

@@ -103,10 +103,11 @@ class NNCFConfig(StrictModel):
     """Factor on the gradients of every parameter that compression adds."""
 
     ignored_scopes: Scopes = ()
-    """Where no algorithm applies: addresses, module paths, or `{re}` and a regular expression."""
+    """Where no algorithm applies: addresses, module paths, or `{re}` and a regular expression, relative to the network
+    (`layer1` and not `model.layer1` where `model` is the network)."""
 
     target_scopes: Scopes | None = None
-    """Where the algorithms apply, and nowhere else; absent means everywhere."""
+    """Where the algorithms apply, and nowhere else, relative to the network; absent means everywhere."""
 
     deprecated_keys: ClassVar[Mapping[str, str]] = {"hw_config_type": "write `target_device`"}
 

@@ -89,7 +89,13 @@ class Algorithm(ABC):
         self.scheduler.announce_steps(steps_per_epoch)
 
     def before_optimizer_step(self) -> None:  # noqa: B027
-        """Look at gradients, unscaled and not yet clipped; parameters this algorithm steps itself lose theirs."""
+        """Look at gradients, unscaled and not yet clipped; parameters this algorithm steps itself lose theirs.
+
+        In a training loop of the user's own they may be clipped, or scaled for a fused optimizer.
+        """
+
+    def after_optimizer_step(self) -> None:  # noqa: B027
+        """Look at the parameters that an optimizer has just stepped."""
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:  # noqa: B027
         """Get to know the optimizers of the network, for what follows their steps or changes their state."""
@@ -98,7 +104,7 @@ class Algorithm(ABC):
         """Change a copy of the network that is about to be exported, its modules still inserted."""
 
     def strip(self, network: nn.Module) -> None:  # noqa: B027
-        """Write into the plain weights what must outlive the inserted modules, which are taken out next."""
+        """Let go of the network, whose inserted modules are taken out next, and their effect on weights written."""
 
     def loss(self) -> Tensor | None:
         """Return the term to add to the training loss, or nothing."""

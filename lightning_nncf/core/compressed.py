@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -19,11 +20,13 @@ from lightning_nncf.calibration import CalibrationData, StatisticsWatch, frozen_
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.inputs import Arguments, describe, generate
+from lightning_nncf.core.optimizer_hooks import OptimizerHooks
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.sections import add_section
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError, HookError, InitializationError
 from lightning_nncf.files import replacing
+from lightning_nncf.graph.effective import acting_on_activations, strip_effective
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.hooks import inserted, strip
 from lightning_nncf.graph.notices import put_up
@@ -60,6 +63,9 @@ class CompressedNetwork:
         self.inputs = inputs
         self.graph = graph
         self.initialized = False
+        self.step_is_due = True
+        """Whether the next batch begins an optimizer step: it is the first, or an optimizer of the network stepped."""
+        self._hooks = OptimizerHooks(network, self._before_step, self._after_step)
         self.calibration: CalibrationData | None = None
         """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
         put_up(network)
@@ -190,8 +196,17 @@ class CompressedNetwork:
         args, kwargs = generate(self.inputs, torch.Generator().manual_seed(seed))
         return args, kwargs
 
-    def loss(self) -> Tensor | None:
-        """Return the sum of the algorithms' losses, or nothing if none has one."""
+    def loss(self) -> Tensor:
+        """Return the sum of the algorithms' losses, shape []; zero where none has one now."""
+        total = self.present_loss()
+        if total is not None:
+            return total
+        first = next(self.network.parameters(), torch.empty(0))
+        dtype = first.dtype if first.is_floating_point() else None
+        return torch.zeros((), device=first.device, dtype=dtype)
+
+    def present_loss(self) -> Tensor | None:
+        """Return `loss`, or nothing if no algorithm has one now."""
         losses = [loss for loss in (algorithm.loss() for algorithm in self.algorithms) if loss is not None]
         return torch.stack([loss.reshape(()) for loss in losses]).sum() if losses else None
 
@@ -203,8 +218,17 @@ class CompressedNetwork:
         return CompressionStage.combine(algorithm.stage for algorithm in self.algorithms)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
-        """Make the optimizers of the network known to the algorithms; call it once, before training."""
+        """Make the optimizers of the network known to the algorithms, which see every step of theirs from now on.
+
+        Hooks on the optimizers let algorithms look at gradients before each step, and restore masked weights after it.
+        They stay until `strip` or until other optimizers are attached; one attached twice has them once. Copies and
+        pickles of an optimizer lose them, so attach the copy.
+
+        Args:
+            optimizers: All optimizers of the training; call this once, before it begins.
+        """
         known = list(optimizers)
+        self._hooks.attach(known)
         for algorithm in self.algorithms:
             algorithm.attach(known)
 
@@ -240,6 +264,7 @@ class CompressedNetwork:
 
     def step(self) -> None:
         """Tell every scheduler that an optimizer step begins."""
+        self.step_is_due = False
         for algorithm in self.algorithms:
             algorithm.scheduler.step()
 
@@ -248,10 +273,29 @@ class CompressedNetwork:
         for algorithm in self.algorithms:
             algorithm.announce_steps(steps_per_epoch)
 
-    def before_optimizer_step(self) -> None:
-        """Let algorithms look at the gradients, and step parameters that they train themselves."""
+    def before_optimizer_step(self, optimizer: Optimizer | None = None) -> None:
+        """Let algorithms look at the gradients, and step parameters that they train themselves.
+
+        Attached optimizers do it at the beginning of their step. Call it earlier where gradients are clipped, before
+        that: what algorithms train themselves then counts for nothing in the norm.
+
+        Args:
+            optimizer: The one that is about to step; nothing happens if it does not train the network. Default: all
+                attached ones are.
+        """
+        if optimizer is None:
+            self._hooks.before_steps()
+        elif self._hooks.before_step(optimizer):
+            self.step_is_due = True
+
+    def _before_step(self) -> None:
+        self.step_is_due = True
         for algorithm in self.algorithms:
             algorithm.before_optimizer_step()
+
+    def _after_step(self) -> None:
+        for algorithm in self.algorithms:
+            algorithm.after_optimizer_step()
 
     def statistics(self) -> dict[str, float]:
         """Return all statistics as plain numbers by name."""
@@ -277,11 +321,32 @@ class CompressedNetwork:
         for algorithm in self.algorithms:
             algorithm.load_state_dict(state[algorithm.name])
 
-    def strip(self) -> nn.Module:
-        """Take everything out again and return the plain network."""
+    def strip(self, *, weights: Literal["effective", "latent"] = "effective") -> nn.Module:
+        """Take everything out again and return the plain network.
+
+        Args:
+            weights: ``effective`` leaves the weights that the compressed network computed with: masked, fake-quantized,
+                binary. ``latent`` leaves those that were trained behind them. What acts on activations is gone in both.
+
+        Raises:
+            ConfigError: There are no such weights.
+        """
+        if weights not in ("effective", "latent"):
+            raise ConfigError(f"`weights` must be 'effective' or 'latent', got {weights!r}")
+        self._hooks.remove()
         for algorithm in self.algorithms:
             algorithm.strip(self.network)
-        strip(self.network)
+        if weights == "latent":
+            strip(self.network)
+            return self.network
+        lost = acting_on_activations(self.network)
+        for name, reason in strip_effective(self.network).items():
+            rank_zero_warn(f"`strip()` could not write the compressed values of {name!r}: {reason}")
+        if counts := [f"{lost[a.name]} of `{a.name}`" for a in self.algorithms if lost[a.name]]:
+            rank_zero_info(
+                "The stripped network has the weights of the compressed one, but its activations are in float again: "
+                f"modules that acted on them cannot stay ({', '.join(counts)})"
+            )
         return self.network
 
     def _require_calibration(self) -> CalibrationData:

@@ -35,7 +35,8 @@ def compress(
     Args:
         network: The network; it keeps its class, parameters and their names, and gains hooks and ``lnncf_*``
             parameters.
-        config: Path of a JSON or YAML file, the same as a mapping, or the model itself.
+        config: Path of a JSON or YAML file, the same as a mapping, or the model itself. Scopes are relative to the
+            network.
         data: Batches to initialize with, iterated more than once. Without it call `CompressedNetwork.initialize`
             later.
         example_inputs: Inputs to capture the network with: a tensor, a tuple of positional or a dict of keyword

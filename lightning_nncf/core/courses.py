@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.schedules.chart import chart
+from lightning_nncf.schedules.level import LevelScheduler
 
 __all__ = ["Course", "courses", "courses_text"]
 
@@ -17,13 +18,13 @@ class Course:
 
     Args:
         algorithm: Its name.
-        levels: Level at the end of each epoch.
-        freeze_epoch: First epoch in which nothing changes any more, where there is one.
+        levels: Level at the end of each epoch; what is frozen stays at its level.
+        freeze_epoch: First epoch in which nothing changes any more.
     """
 
     algorithm: str
     levels: tuple[float, ...]
-    freeze_epoch: int | None
+    freeze_epoch: int
 
 
 def courses(config: NNCFConfig, epochs: int, steps_per_epoch: int = 1) -> list[Course]:
@@ -42,18 +43,34 @@ def courses(config: NNCFConfig, epochs: int, steps_per_epoch: int = 1) -> list[C
     found = []
     for algorithm in create_algorithms(config):
         scheduler = algorithm.scheduler
-        if not hasattr(scheduler, "level"):
+        if not isinstance(scheduler, LevelScheduler):
             continue
         scheduler.announce_steps(steps_per_epoch)
+        follower = _Follower(float(scheduler.level))
+        scheduler.attach(follower.follow, follower.freeze)
         levels = []
         for _ in range(epochs):
             scheduler.epoch_step()
             for _ in range(steps_per_epoch):
                 scheduler.step()
-            levels.append(float(scheduler.level))
-        freeze: int | None = getattr(scheduler, "freeze_epoch", None)
-        found.append(Course(algorithm=algorithm.name, levels=tuple(levels), freeze_epoch=freeze))
+            levels.append(follower.level)
+        found.append(Course(algorithm=algorithm.name, levels=tuple(levels), freeze_epoch=scheduler.freeze_epoch))
     return found
+
+
+class _Follower:
+    """Stands in for the masks: at the level of the schedule until it is frozen."""
+
+    def __init__(self, level: float) -> None:
+        self.level = level
+        self.frozen = False
+
+    def follow(self, level: float) -> None:
+        if not self.frozen:
+            self.level = level
+
+    def freeze(self) -> None:
+        self.frozen = True
 
 
 def courses_text(config: NNCFConfig, epochs: int, steps_per_epoch: int = 1) -> str:

@@ -50,8 +50,8 @@ class LevelScheduler(Scheduler, ABC):
         """Say what a new level, freezing and an optimizer step do.
 
         Args:
-            on_level: Called with the level whenever a schedule sets it.
-            on_freeze: Called at the beginning of each epoch from ``freeze_epoch`` on, after the level is set.
+            on_level: Called with the level whenever a schedule sets it; the schedule goes on when things are frozen.
+            on_freeze: Called at the beginning of each epoch from ``freeze_epoch`` on, before the level is set.
             on_step: Called with the number of the optimizer step that begins.
         """
         self._on_level = on_level
@@ -64,11 +64,11 @@ class LevelScheduler(Scheduler, ABC):
         return self.current_epoch >= self.freeze_epoch
 
     def epoch_step(self) -> None:
-        """Begin the next epoch: set its level, or freeze."""
+        """Begin the next epoch: freeze if it is time, then set its level, which what is frozen does not follow."""
         super().epoch_step()
-        self._set(self._level_of_epoch())
         if self.frozen:
             self._on_freeze()
+        self._set(self._level_of_epoch())
 
     def step(self) -> None:
         """Begin the next optimizer step."""
@@ -125,6 +125,7 @@ class MultistepScheduler(LevelScheduler):
         super().__init__(levels[0], levels[-1], freeze_epoch)
         self.steps = tuple(steps)
         self.levels = tuple(levels)
+        self.target_epoch = max(steps, default=0)
 
     def _level_of_epoch(self) -> float:
         return multistep_level(self.current_epoch, self.steps, self.levels)

@@ -187,7 +187,7 @@ def test_second_fit_adds_the_loss_of_the_compression_too(tmp_path: Path) -> None
     module, callback = Classifier(), quantize()
     trainer(tmp_path, callback).fit(module, loader())
     assert callback.compressed is not None
-    callback.compressed.loss = lambda: torch.tensor(1000.0)  # type: ignore[method-assign]
+    callback.compressed.present_loss = lambda: torch.tensor(1000.0)  # type: ignore[method-assign]
     trainer(tmp_path, callback, Keep()).fit(module, loader())
     assert len(losses) == 4
     assert all(1000 < loss < 1010 for loss in losses)

@@ -19,7 +19,7 @@ INITIALIZER = {"range": {"num_init_samples": 8}, "batchnorm_adaptation": {"num_b
 INT8: dict[str, Any] = {"algorithm": "quantization", "initializer": INITIALIZER}
 ASYMMETRIC = {"mode": "asymmetric"}
 # Masks of sparsity are settled before filters are removed, since a level counts removed filters as sparse.
-FROZEN = {"sparsity_target": 0.5, "sparsity_target_epoch": 1, "sparsity_freeze_epoch": 1}
+FROZEN = {"sparsity_target": 0.5, "sparsity_target_epoch": 0, "sparsity_freeze_epoch": 1}
 MAGNITUDE = {"algorithm": "magnitude_sparsity", "params": FROZEN}
 COMBINATIONS: dict[str, list[dict[str, Any]]] = {
     "int8": [INT8],

@@ -77,12 +77,12 @@ def test_adaptive_level_rises_after_patience_and_stops_at_the_target() -> None:
     assert levels(scheduler, 8) == pytest.approx([0.2, 0.2, 0.25, 0.25, 0.25, 0.27, 0.27, 0.27])
 
 
-def test_freezing_is_announced_from_the_freeze_epoch_on() -> None:
+def test_freezing_is_announced_from_the_freeze_epoch_on_before_its_level() -> None:
     scheduler = ExponentialScheduler(0.0, 0.5, 1, 2)
     events: list[object] = []
     scheduler.attach(events.append, lambda: events.append("freeze"))
     levels(scheduler, 4)
-    assert events == [0.0, 0.5, 0.5, "freeze", 0.5, "freeze"]
+    assert events == [0.0, 0.5, "freeze", 0.5, "freeze", 0.5]
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])

@@ -131,13 +131,6 @@ class Binarization(Algorithm):
             return CompressionStage.FULLY_COMPRESSED
         return CompressionStage.PARTIALLY_COMPRESSED if any(on) else CompressionStage.UNCOMPRESSED
 
-    def strip(self, network: nn.Module) -> None:
-        """Write binary weights into the plain network; binary activations cannot outlive their modules."""
-        with torch.no_grad():
-            for place, module in zip(self.places, self.weights, strict=True):
-                weight = place.parameter_of(network)
-                weight.copy_(module(weight))
-
     def metrics(self) -> dict[str, Metric]:
         """Return the metric of the binarized share."""
         return {"binarized_share": BinarizedShare()}

@@ -164,12 +164,12 @@ class FilterPruning(Algorithm):
             adapt_batch_norm(network, data, self.adaptation_samples)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
-        """Mask weights again after every step of these optimizers, and slice their state when weights are sliced."""
-        known = self._optimizers
+        """Take the optimizers whose state is sliced when weights are."""
         self._optimizers = tuple(optimizers)
-        for optimizer in self._optimizers:
-            if all(optimizer is not each for each in known):
-                optimizer.register_step_post_hook(self._apply)
+
+    def after_optimizer_step(self) -> None:
+        """Mask weights again, which the optimizer has moved."""
+        self._apply()
 
     def set_level(self, level: float) -> None:
         """Choose masks anew for a level: a share of filters, FLOPs or latency, as the target is."""

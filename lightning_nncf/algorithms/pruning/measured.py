@@ -63,7 +63,7 @@ def learn_ranking(
 
     generations = iter(data.progress(range(settings.generations), settings.generations, "Learned ranking"))
     ranking.coefficients = evolve(spreads, settings, reward, lambda _: next(generations, None))
-    if params.save_ranking_coeffs_path is not None:
+    if params.save_ranking_coeffs_path is not None and data.directory is not None:
         save_coefficients(ranking.coefficients, params.save_ranking_coeffs_path)
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from lightning_nncf.schedules.level import LevelScheduler
 from lightning_nncf.schedules.pruning import PRUNING_SCHEDULES
+from lightning_nncf.schedules.scheduler import Scheduler
 
 __all__ = ["PruningScheduler"]
 
 
 class PruningScheduler(LevelScheduler):
     """Nothing is pruned during the warmup; then the level follows a schedule, and in the end it is frozen.
+
+    Filters are chosen once more in the epoch in which they are frozen, as in NNCF, whose schedules of pruning differ in
+    this from those of sparsity: the baseline sets its only level in that epoch.
 
     Args:
         schedule: Name of the schedule.
@@ -33,6 +37,13 @@ class PruningScheduler(LevelScheduler):
         self.warmup = warmup
         self.steps = steps
         self.level = initial if warmup == 0 else 0.0
+
+    def epoch_step(self) -> None:
+        """Begin the next epoch: set its level, then freeze if it is time."""
+        Scheduler.epoch_step(self)
+        self._set(self._level_of_epoch())
+        if self.frozen:
+            self._on_freeze()
 
     def _level_of_epoch(self) -> float:
         epoch = self.current_epoch - self.warmup

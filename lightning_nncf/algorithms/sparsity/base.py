@@ -78,12 +78,6 @@ class MaskedSparsity(Algorithm):
         """Return where the masks are."""
         return {"places": [place.to_dict() for place in self.places], "skipped": self.skipped}
 
-    def strip(self, network: nn.Module) -> None:
-        """Write the zeros into the weights, so that the plain network computes what the masked one did."""
-        with torch.no_grad():
-            for place, module in zip(self.places, self.masks, strict=True):
-                place.parameter_of(network).masked_fill_(~module.kept(), 0.0)
-
     def prepare_for_export(self, network: nn.Module) -> None:
         """Write the zeros into the weights, so that the file holds them instead of dense weights and masks."""
         with torch.no_grad():

@@ -35,7 +35,7 @@ class ScheduleConfig(StrictModel):
     """Epoch in which the polynomial and exponential schedules reach the target."""
 
     sparsity_freeze_epoch: int = Field(100, ge=0)
-    """Epoch from which masks do not change any more."""
+    """Epoch from which masks do not change any more: they are frozen before a new level could change them."""
 
     power: float = Field(0.9, gt=0)
     """Exponent of the polynomial schedule."""

@@ -16,7 +16,7 @@ from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.scopes import scope_filter
-from lightning_nncf.schedules.level import LevelScheduler
+from lightning_nncf.schedules.level import LevelScheduler, MultistepScheduler
 from lightning_nncf.statistics.sparsity import SparsityTarget
 
 __all__ = ["ScheduledSparsity"]
@@ -79,11 +79,13 @@ class ScheduledSparsity(MaskedSparsity):
     def summary(self) -> list[str]:
         """Say what the masks are on, and what the schedule will not reach."""
         lines = super().summary()
-        target_epoch, freeze_epoch = getattr(self.scheduler, "target_epoch", 0), self.scheduler.freeze_epoch
-        if freeze_epoch < target_epoch:
+        target_epoch: int | None = getattr(self.scheduler, "target_epoch", None)
+        freeze_epoch = self.scheduler.freeze_epoch
+        if target_epoch is not None and freeze_epoch <= target_epoch and self.scheduler.initial < self.scheduler.target:
+            key = "multistep_steps" if isinstance(self.scheduler, MultistepScheduler) else "sparsity_target_epoch"
             lines.append(
-                f"{type(self).__name__}: masks are frozen in epoch {freeze_epoch} (`sparsity_freeze_epoch`), before "
-                f"the target of epoch {target_epoch} (`sparsity_target_epoch`)"
+                f"{type(self).__name__}: masks are frozen when epoch {freeze_epoch} begins (`sparsity_freeze_epoch`), "
+                f"so they never reach the target, which comes in epoch {target_epoch} (`{key}`)"
             )
         return lines
 

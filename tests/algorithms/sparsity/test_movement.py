@@ -71,7 +71,7 @@ def test_nothing_is_dropped_before_the_warmup_and_nothing_changes_after_it() -> 
     algorithm = compressed.algorithms[0]
     train(compressed, 1)
     assert (algorithm.sparsity(), compressed.stage) == (0.0, CompressionStage.UNCOMPRESSED)
-    assert compressed.loss() is None
+    assert compressed.present_loss() is None
     train(compressed, 2)
     assert compressed.stage == CompressionStage.PARTIALLY_COMPRESSED
     train(compressed, 1)

@@ -134,7 +134,7 @@ def test_loss_joins_a_backward_and_ends_with_the_freeze() -> None:
     # The masks' number is set exactly before the optimizer steps; the loss leaves them to the task's gradients.
     assert compressed.algorithms[0].masks[0].logits.grad is None
     compressed.epoch_step()
-    assert compressed.loss() is None
+    assert compressed.present_loss() is None
 
 
 def test_frozen_masks_survive_an_optimizer_that_knows_nothing_of_them() -> None:

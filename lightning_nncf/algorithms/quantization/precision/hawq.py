@@ -76,7 +76,7 @@ def search_by_traces(task: SearchTask) -> tuple[int, ...]:
         choices.ratios[chosen],
     )
     bits = tuple(int(each) for each in choices.bits[chosen])
-    if config.dump_init_precision_data:
+    if config.dump_init_precision_data and task.data.directory is not None:
         changes = {names[index]: each for index, each in perturbations.items()}
         _dump(task.data.directory / "hawq", dict(zip(names, bits, strict=True)), found, changes, choices)
     return bits
