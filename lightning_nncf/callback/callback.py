@@ -23,6 +23,8 @@ from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
 from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers, write_weights
+from lightning_nncf.callback.snapshot import kept
+from lightning_nncf.callback.sources import FitData
 from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
@@ -32,7 +34,6 @@ from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
-from lightning_nncf.graph.preserve import preserved
 from lightning_nncf.graph.trace import trace
 from lightning_nncf.ops import describe
 from lightning_nncf.proof import Proof, export_and_verify
@@ -90,6 +91,7 @@ class NNCFCallback(Returning):
         self._last_global_step = -1
         self._loss_taken = False
         self._accumulation = Accumulation()
+        self._data: Any = None  # what the loops read, while `fit` runs
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
@@ -111,6 +113,8 @@ class NNCFCallback(Returning):
         # One that an error kept from being taken away would do everything twice.
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
         wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
+        if stage == "fit":
+            self._data = FitData.of(trainer)
 
     def _before_strategy_setup(self, trainer: Any) -> None:
         """Capture the network and insert the algorithms, unless a checkpoint has done so."""
@@ -131,9 +135,10 @@ class NNCFCallback(Returning):
     def _build(self, trainer: Any, module: Any) -> None:
         """Capture the network with the Trainer's data and insert the algorithms."""
         self.network_path, network = find_network(module, self.network_path)
-        with isolate_rng(), preserved(module):
-            run = capture_run(trainer, module, network, self.config)
-            graph = trace(network, run)
+        with isolate_rng():
+            run = capture_run(trainer, module, network, self.config, self._data.training)
+            with kept(module):
+                graph = trace(network, run)
         self.samples = graph.example_inputs
         self.compressed = CompressedNetwork.build(network, self.config, graph)
         for line in self._summary():
@@ -144,12 +149,13 @@ class NNCFCallback(Returning):
         if self.compressed is None:
             return
         network = self.compressed.network
-        score = ValidationScore(trainer, pl_module, network)
-        data = calibration_data(trainer, pl_module, StepRunner(pl_module, network), evaluate=score)
+        runner = StepRunner(trainer, pl_module, network, self._data.training.total)
+        score = ValidationScore(trainer, pl_module, self._data.validation)
+        data = calibration_data(trainer, runner, self._data.training, evaluate=score)
         self.compressed.calibration = data
         if not self.compressed.initialized:
             rank_zero_info(describe(trainer.strategy.root_device.type))
-            trainer.fit_loop.setup_data()
+            self._data.training.prepare()
             self.compressed.initialize(data)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -226,6 +232,9 @@ class NNCFCallback(Returning):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed."""
         self._accumulation.end(trainer)
+        if self._data is not None:
+            self._data.release()
+        self._data = None
         if self.compressed is not None:
             self.compressed.calibration = None
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
