@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_nncf import heap
 from lightning_nncf.callback.accumulation import Accumulation
-from lightning_nncf.callback.capture import capture_run
+from lightning_nncf.callback.capture import capture_run, require_call
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.launching import Returning, send_back
@@ -139,6 +139,8 @@ class NNCFCallback(Returning):
             run = capture_run(trainer, module, network, self.config, self._data.training)
             with kept(module):
                 graph = trace(network, run)
+        if self.export_path is not None:
+            require_call(module, network, graph)
         self.samples = graph.example_inputs
         self.compressed = CompressedNetwork.build(network, self.config, graph)
         for line in self._summary():
@@ -208,7 +210,7 @@ class NNCFCallback(Returning):
         prefix = statistics_prefix(self, self._peers(trainer))
         statistics = {f"{prefix}{name}": value for name, value in self.compressed.statistics().items()}
         if statistics:
-            pl_module.log_dict(statistics, rank_zero_only=True)
+            pl_module.log_dict(statistics, rank_zero_only=True, batch_size=1)
         if not pl_module.automatic_optimization and not self._loss_taken and self.compressed.loss() is not None:
             rank_zero_warn(
                 f"{type(pl_module).__name__} optimizes manually and never added `callback.compression_loss()` to its "

@@ -14,9 +14,10 @@ from lightning_nncf.callback.stand_ins import muted
 from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.inputs import inputs_from_info
-from lightning_nncf.errors import InitializationError
+from lightning_nncf.errors import CaptureError, InitializationError
+from lightning_nncf.graph.graph import NetworkGraph
 
-__all__ = ["capture_run"]
+__all__ = ["capture_run", "require_call"]
 
 
 def capture_run(
@@ -60,6 +61,33 @@ def capture_run(
         return result
 
     return run
+
+
+def require_call(module: nn.Module, network: nn.Module, graph: NetworkGraph) -> None:
+    """Check that the network was called itself, without which its inputs are unknown and it cannot be exported.
+
+    Args:
+        module: The LightningModule.
+        network: The network inside it.
+        graph: The network's graph.
+
+    Raises:
+        CaptureError: Only parts of the network were called.
+    """
+    if graph.example_inputs is not None:
+        return
+    prefix = next(path for path, each in module.named_modules() if each is network)
+    parts = [
+        f"{prefix}.{frame.module}".strip(".")
+        for frame in graph.frames.values()
+        if frame.caller == "" and any(True for _ in network.get_submodule(frame.module).parameters())
+    ]
+    names = " or ".join(f"`network={part!r}`" for part in dict.fromkeys(parts))
+    raise CaptureError(
+        f"{type(network).__name__} is never called itself, only its parts, so there is nothing to export as a whole: "
+        f"name the part to compress and export with {names}; or give it a `forward` and set `example_input_array`; "
+        "or train without a file with `export_path=None`"
+    )
 
 
 def _call(module: Any, example: Any) -> object:

@@ -44,17 +44,22 @@ class Snapshot:
 
     Args:
         roots: Objects to begin with.
-        untouched: Modules of which only the plain attributes are noted, neither tensors nor submodules.
+        untouched: Modules of which only the plain attributes are noted, neither tensors nor what else is registered.
+        ignored: Tensors that are left alone.
         limit: Tensors and arrays of more bytes are not copied; if a tensor among them changes, a warning says so.
     """
 
-    def __init__(self, roots: Iterable[Any], *, untouched: Collection[nn.Module] = (), limit: int = 2**28) -> None:
+    def __init__(
+        self,
+        roots: Iterable[Any],
+        *,
+        untouched: Collection[nn.Module] = (),
+        ignored: Iterable[Tensor] = (),
+        limit: int = 2**28,
+    ) -> None:
         self._untouched = {id(module) for module in untouched}
-        self._own = {
-            id(tensor)
-            for module in untouched
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        }
+        own = [(*module.parameters(recurse=False), *module.buffers(recurse=False)) for module in untouched]
+        self._own = {id(tensor) for tensors in (ignored, *own) for tensor in tensors}
         self._limit = limit
         self._undo: list[Callable[[], None]] = []
         self._seen: dict[int, Any] = {}  # held, so that their ids stay theirs
@@ -148,15 +153,18 @@ class Snapshot:
                         "for initialization; it is too large to be restored"
                     )
             elif tensor._version != version or not _equal(tensor, value):
-                tensor.detach().copy_(value)
+                # a graph of autograd that is still needed does not count this as a change
+                tensor.data.copy_(value)
 
         self._undo.append(undo)
 
 
 @contextmanager
-def kept(*roots: Any, untouched: Collection[nn.Module] = (), limit: int = 2**28) -> Iterator[None]:
+def kept(
+    *roots: Any, untouched: Collection[nn.Module] = (), ignored: Iterable[Tensor] = (), limit: int = 2**28
+) -> Iterator[None]:
     """Put back at the end what objects hold now, see `Snapshot`."""
-    snapshot = Snapshot(roots, untouched=untouched, limit=limit)
+    snapshot = Snapshot(roots, untouched=untouched, ignored=ignored, limit=limit)
     try:
         yield
     finally:

@@ -206,8 +206,8 @@ class LoopData:
             # Lightning is still to give each process its part, which it does to a DataLoader only
             rank_zero_warn(
                 f"the sampler of {type(loader).__name__} cannot be copied, so initialization takes batches that "
-                "training will not get in its first epoch; give the loader a DistributedSampler of your own, or a sampler that "
-                "`copy.deepcopy` can copy"
+                "training will not get in its first epoch; give the loader a DistributedSampler of your own, or a "
+                "sampler that `copy.deepcopy` can copy"
             )
             return loader
         return Replayed(loader)

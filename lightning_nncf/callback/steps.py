@@ -145,9 +145,11 @@ class StepRunner:
         step = getattr(self.module, name)
         if isinstance(step, AddLoss):
             step = step.method
+        # these statistics are what batch-norm adaptation collects
         norms = [part for part in self._network.modules() if isinstance(part, _BatchNorm)]
+        statistics = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         with ExitStack() as stack:
-            stack.enter_context(kept(self.module, self._trainer.datamodule, untouched=norms))
+            stack.enter_context(kept(self.module, self._trainer.datamodule, ignored=statistics))
             if not self.module.automatic_optimization and self._lacks_optimizers:
                 stack.enter_context(early_optimizers(self._trainer, self.module, self._batches()))
             stand_ins = stack.enter_context(StandIns(self._trainer, self.module))
