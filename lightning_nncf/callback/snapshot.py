@@ -128,7 +128,7 @@ class Snapshot:
         slots = [name for each in type(value).__mro__ for name in _slots(each) if hasattr(value, name)]
         if slots:
             held = {name: getattr(value, name) for name in slots}
-            self._undo.append(lambda: [setattr(value, name, old) for name, old in held.items()])  # type: ignore[arg-type, return-value]
+            self._undo.append(_slotted(value, held))
             self._follow(held.values(), depth)
 
     def _note_tensor(self, tensor: Tensor) -> None:
@@ -220,9 +220,8 @@ def _sequence(values: list[Any] | deque[Any]) -> Callable[[], None]:
 
     def undo() -> None:
         if not _same(values, held):
-            kind = list if isinstance(values, list) else deque
-            kind.clear(values)  # type: ignore[arg-type]
-            kind.extend(values, held)  # type: ignore[arg-type]
+            values.clear()
+            values.extend(held)
 
     return undo
 
@@ -236,6 +235,14 @@ def _mapping(values: dict[Any, Any]) -> Callable[[], None]:
             dict.clear(values)
             for key, value in held:
                 dict.__setitem__(values, key, value)
+
+    return undo
+
+
+def _slotted(value: Any, held: dict[str, Any]) -> Callable[[], None]:
+    def undo() -> None:
+        for name, old in held.items():
+            setattr(value, name, old)
 
     return undo
 

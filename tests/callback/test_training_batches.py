@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -303,3 +307,16 @@ def test_loaders_are_the_users_own_after_fit(tmp_path: Path) -> None:
     (loader,) = combined.flattened
     _trained(tmp_path, combined, _callback(), module=First(), max_epochs=1)
     assert combined.flattened[0] is loader
+
+
+def test_batches_of_every_process_are_those_of_a_run_without_the_callback(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("batches_ddp_script.py")
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run([sys.executable, str(script), str(tmp_path)], env=environment, cwd=root, check=True, timeout=300)
+    ranks = [json.loads((tmp_path / f"batches{rank}.json").read_text()) for rank in (0, 1)]
+    for found in ranks:
+        for name, (plain, compressed) in found.items():
+            assert plain, name
+            assert compressed == plain, name
+    assert ranks[0]["shuffled"] != ranks[1]["shuffled"]
