@@ -31,15 +31,28 @@ class FitData:
     """
 
     def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
         self.training = LoopData(trainer, training=True)
         self.validation = LoopData(trainer, training=False)
         self.training.install()
         self.validation.install()
 
+    @classmethod
+    def of(cls, trainer: Any) -> FitData:
+        """Return the data of a Trainer's fit, the same for all callbacks."""
+        if trainer not in _OPEN:
+            _OPEN[trainer] = cls(trainer)
+        return _OPEN[trainer]
+
     def release(self) -> None:
         """Let the loops have their own loaders again."""
+        _OPEN.pop(self._trainer, None)
         self.training.release()
         self.validation.release()
+
+
+_OPEN: dict[Any, FitData] = {}
+"""By Trainer, while it fits."""
 
 
 class LoopData:

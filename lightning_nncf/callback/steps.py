@@ -143,7 +143,7 @@ class StepRunner:
     def _run(self, name: str, batch: Any, losses: list[Tensor] | None = None) -> object:
         """Run a step with stand-ins, and put back what it changed."""
         step = getattr(self.module, name)
-        if isinstance(step, AddLoss):
+        while isinstance(step, AddLoss):
             step = step.method
         # these statistics are what batch-norm adaptation collects
         norms = [part for part in self._network.modules() if isinstance(part, _BatchNorm)]
