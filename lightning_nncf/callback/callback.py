@@ -179,8 +179,9 @@ class NNCFCallback(Returning):
             heap.release()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Do the same when training fails."""
+        """Do the same when training fails, after which there is no teardown."""
         self.on_train_end(trainer, pl_module)
+        self._release_data()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Let the algorithms look at the gradients of the network before an optimizer that trains it steps."""
@@ -234,9 +235,7 @@ class NNCFCallback(Returning):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed."""
         self._accumulation.end(trainer)
-        if self._data is not None:
-            self._data.release()
-        self._data = None
+        self._release_data()
         if self.compressed is not None:
             self.compressed.calibration = None
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
@@ -319,6 +318,11 @@ class NNCFCallback(Returning):
         restore(self, checkpoint, self._peers(self._module.trainer))
 
     # Details ----------------------------------------------------------------------------------------------------------
+
+    def _release_data(self) -> None:
+        if self._data is not None:
+            self._data.release()
+        self._data = None
 
     def _require_compressed(self) -> CompressedNetwork:
         if self.compressed is None:
