@@ -61,7 +61,7 @@ def calibration_data(
         surroundings=runner.surroundings,
         evaluate=evaluate,
         directory=Path(trainer.default_root_dir),
-        owner=module,
+        owner=runner.module,
     )
 
 
