@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_nncf import heap
 from lightning_nncf.callback.accumulation import Accumulation
-from lightning_nncf.callback.capture import capture_run
+from lightning_nncf.callback.capture import capture_run, require_call
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.launching import Returning, send_back
@@ -24,6 +24,8 @@ from lightning_nncf.callback.packages import join_packages
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
 from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers, write_weights
+from lightning_nncf.callback.snapshot import kept
+from lightning_nncf.callback.sources import FitData
 from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
@@ -33,7 +35,6 @@ from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
-from lightning_nncf.graph.preserve import preserved
 from lightning_nncf.graph.trace import trace
 from lightning_nncf.ops import describe
 from lightning_nncf.proof import Proof, export_and_verify
@@ -94,6 +95,7 @@ class NNCFCallback(Returning):
         self.samples: Arguments | None = None
         self._loss_taken = False
         self._accumulation = Accumulation()
+        self._data: Any = None  # what the loops read, while `fit` runs
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
@@ -117,6 +119,8 @@ class NNCFCallback(Returning):
         # One that an error kept from being taken away would do everything twice.
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
         wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
+        if stage == "fit":
+            self._data = FitData.of(trainer)
 
     def _before_strategy_setup(self, trainer: Any) -> None:
         """Capture the network and insert the algorithms, unless a checkpoint has done so."""
@@ -137,9 +141,12 @@ class NNCFCallback(Returning):
     def _build(self, trainer: Any, module: Any) -> None:
         """Capture the network with the Trainer's data and insert the algorithms."""
         self.network_path, network = find_network(module, self.network_path)
-        with isolate_rng(), preserved(module):
-            run = capture_run(trainer, module, network, self.config)
-            graph = trace(network, run)
+        with isolate_rng():
+            run = capture_run(trainer, module, network, self.config, self._data.training)
+            with kept(module):
+                graph = trace(network, run)
+        if self.export_path is not None:
+            require_call(module, network, graph)
         self.samples = graph.example_inputs
         self.compressed = CompressedNetwork.build(network, self.config, graph)
         for line in self._summary():
@@ -150,12 +157,13 @@ class NNCFCallback(Returning):
         if self.compressed is None:
             return
         network = self.compressed.network
-        score = ValidationScore(trainer, pl_module, network)
-        data = calibration_data(trainer, pl_module, StepRunner(pl_module, network), evaluate=score)
+        runner = StepRunner(trainer, pl_module, network, self._data.training.total)
+        score = ValidationScore(trainer, pl_module, self._data.validation)
+        data = calibration_data(trainer, runner, self._data.training, evaluate=score)
         self.compressed.calibration = data
         if not self.compressed.initialized:
             rank_zero_info(describe(trainer.strategy.root_device.type))
-            trainer.fit_loop.setup_data()
+            self._data.training.prepare()
             self.compressed.initialize(data)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -177,8 +185,9 @@ class NNCFCallback(Returning):
             heap.release()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """Do the same when training fails."""
+        """Do the same when training fails, after which there is no teardown."""
         self.on_train_end(trainer, pl_module)
+        self._release_data()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Let the algorithms look at the gradients of the network before an optimizer that trains it steps."""
@@ -207,7 +216,7 @@ class NNCFCallback(Returning):
         prefix = statistics_prefix(self, self._peers(trainer))
         statistics = {f"{prefix}{name}": value for name, value in self.compressed.statistics().items()}
         if statistics:
-            pl_module.log_dict(statistics, rank_zero_only=True)
+            pl_module.log_dict(statistics, rank_zero_only=True, batch_size=1)
         if not pl_module.automatic_optimization and not self._loss_taken and self.compressed.present_loss() is not None:
             rank_zero_warn(
                 f"{type(pl_module).__name__} optimizes manually and never added `callback.compression_loss()` to its "
@@ -233,6 +242,7 @@ class NNCFCallback(Returning):
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed."""
         self._accumulation.end(trainer)
+        self._release_data()
         if self.compressed is not None:
             self.compressed.calibration = None
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
@@ -320,6 +330,11 @@ class NNCFCallback(Returning):
         restore(self, checkpoint, self._peers(self._module.trainer))
 
     # Details ----------------------------------------------------------------------------------------------------------
+
+    def _release_data(self) -> None:
+        if self._data is not None:
+            self._data.release()
+        self._data = None
 
     def _require_compressed(self) -> CompressedNetwork:
         if self.compressed is None:

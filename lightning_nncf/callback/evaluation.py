@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
-from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.data import extract_batch_size
-from torch import Tensor, nn
+from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_nncf.callback.loaders import TrainBatches
-from lightning_nncf.callback.steps import defines
-from lightning_nncf.callback.wrappers import Instead, unwrap, wrap
+from lightning_nncf.callback.loaders import on_device
+from lightning_nncf.callback.snapshot import kept
+from lightning_nncf.callback.sources import LoopData
+from lightning_nncf.callback.stand_ins import StandIns
+from lightning_nncf.callback.steps import defines, step_arguments
 from lightning_nncf.errors import ConfigError, near
 
 __all__ = ["ValidationScore"]
@@ -27,16 +29,18 @@ class ValidationScore:
     The metric is the one asked for, else the one that a checkpoint or early-stopping callback monitors, else the only
     one that is logged; a loss, and what such a callback minimizes, counts negative.
 
+    Validation's loaders, the module, its metrics and loggers are left as they were.
+
     Args:
         trainer: The Trainer, about to fit.
-        module: The LightningModule.
-        network: The network inside it; it runs in evaluation mode.
+        module: The LightningModule; it runs in evaluation mode.
+        data: The validation loop's data.
     """
 
-    def __init__(self, trainer: Any, module: Any, network: nn.Module) -> None:
+    def __init__(self, trainer: Any, module: Any, data: LoopData) -> None:
         self._trainer = trainer
         self._module = module
-        self._network = network
+        self._data = data
 
     def __call__(self, share: float, metric: str | None = None) -> float:
         """Return the score, higher is better.
@@ -48,40 +52,43 @@ class ValidationScore:
         Raises:
             ConfigError: There are no validation batches, or it is unclear which metric to take.
         """
-        batches = self._batches(share)
-        if not batches:
+        if not defines(self._module, "validation_step") or self._data.total() == 0:
             raise ConfigError(
                 "`initializer.precision.type: autoq` judges bit widths by validation, but there is no validation "
                 "loader or no `validation_step`"
             )
         record = _Record()
-        with torch.no_grad(), _evaluating(self._module), _recorded(self._module, record):
+        with ExitStack() as stack:
+            stack.enter_context(kept(self._module, self._trainer.datamodule))
+            stack.enter_context(_evaluating(self._module))
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(StandIns(self._trainer, self._module, {"log": record.log, "log_dict": record.log_dict}))
+            for part in self._module.modules():
+                if isinstance(part, Metric):
+                    part.reset()
             self._module.on_validation_epoch_start()
-            for index, batch in enumerate(batches):
-                on_device = TrainBatches(self._trainer, self._module).to_device(batch)
-                record.weight = extract_batch_size(on_device)
-                with self._trainer.precision_plugin.forward_context():
-                    self._module.validation_step(on_device, index)
-            record.weight = 1
+            self._run(share, record)
+            record.begin(1, None)
             self._module.on_validation_epoch_end()
             values = record.values()
         name, sign = self._metric(metric, values)
         return sign * values[name]
 
-    def _batches(self, share: float) -> list[Any]:
-        loop = self._trainer.fit_loop.epoch_loop.val_loop
-        if not defines(self._module, "validation_step") or not loop._data_source.is_defined():
-            return []
-        loop.setup_data()
-        loaders = self._trainer.val_dataloaders
-        if loaders is None:
-            return []
-        combined = loaders if hasattr(loaders, "flattened") else CombinedLoader(loaders, "sequential")
-        limit = math.ceil(share * sum(min(size, 10**9) for size in loop.max_batches))
-        batches = []
-        for (batch, _, _), _ in zip(combined, range(limit), strict=False):
-            batches.append(batch)
-        return batches
+    def _run(self, share: float, record: _Record) -> None:
+        """Run validation steps on a share of the batches."""
+        several = self._data.sequential and self._data.loaders > 1
+        total = self._data.total()
+        limit = None if math.isinf(total) else math.ceil(share * total)
+        reader = self._data.read()
+        try:
+            for batch, batch_idx, dataloader_idx in islice(reader, limit):
+                on_its_device = on_device(self._trainer, self._module, batch, dataloader_idx)
+                record.begin(extract_batch_size(on_its_device), dataloader_idx if several else None)
+                step = self._module.validation_step
+                with self._trainer.precision_plugin.forward_context():
+                    step(*step_arguments(step, on_its_device, batch_idx, dataloader_idx if several else None))
+        finally:
+            reader.close()  # type: ignore[attr-defined]
 
     def _metric(self, asked: str | None, values: Mapping[str, float]) -> tuple[str, float]:
         """Return the name of the metric and its sign."""
@@ -108,46 +115,33 @@ class _Record:
     """What a module logs: means of numbers by batch size, and metrics that compute themselves."""
 
     def __init__(self) -> None:
-        self.weight = 1
+        self._weight = 1
+        self._loader: int | None = None
         self._sums: dict[str, tuple[float, int]] = {}
         self._metrics: dict[str, Metric] = {}
 
-    def log(self, name: str, value: Any, *_args: Any, **_kwargs: Any) -> None:
+    def begin(self, weight: int, loader: int | None) -> None:
+        """Begin a batch of a number of samples, from one of several loaders."""
+        self._weight = weight
+        self._loader = loader
+
+    def log(self, name: str, value: Any, *_args: Any, add_dataloader_idx: bool = True, **_kwargs: Any) -> None:
+        if self._loader is not None and add_dataloader_idx:
+            name = f"{name}/dataloader_idx_{self._loader}"
         if isinstance(value, Metric):
             self._metrics[name] = value
             return
         number = float(value.detach().float().mean()) if isinstance(value, Tensor) else float(value)
         total, weight = self._sums.get(name, (0.0, 0))
-        self._sums[name] = total + self.weight * number, weight + self.weight
+        self._sums[name] = total + self._weight * number, weight + self._weight
 
-    def log_dict(self, values: Mapping[str, Any], *_args: Any, **_kwargs: Any) -> None:
+    def log_dict(self, values: Mapping[str, Any], *_args: Any, add_dataloader_idx: bool = True, **_kwargs: Any) -> None:
         for name, value in values.items():
-            self.log(name, value)
-
-    def drop(self, *_args: Any, **_kwargs: Any) -> None:
-        """Take what is printed."""
+            self.log(name, value, add_dataloader_idx=add_dataloader_idx)
 
     def values(self) -> dict[str, float]:
         computed = {name: float(metric.compute()) for name, metric in self._metrics.items()}
         return {**{name: total / weight for name, (total, weight) in self._sums.items()}, **computed}
-
-
-@contextmanager
-def _recorded(module: Any, record: _Record) -> Iterator[None]:
-    """Send what a module logs to a record, its metrics empty before and after."""
-    metrics = [each for each in module.modules() if isinstance(each, Metric)]
-    names: dict[str, Callable[..., None]] = {"log": record.log, "log_dict": record.log_dict, "print": record.drop}
-    for metric in metrics:
-        metric.reset()
-    for name, action in names.items():
-        wrap(module, name, Instead, action)
-    try:
-        yield
-    finally:
-        for name in names:
-            unwrap(module, name)
-        for metric in metrics:
-            metric.reset()
 
 
 @contextmanager

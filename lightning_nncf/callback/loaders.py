@@ -6,73 +6,62 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from pytorch_lightning.utilities import CombinedLoader
 from pytorch_lightning.utilities.data import extract_batch_size
 from rich.progress import track
 
 from lightning_nncf.calibration import CalibrationData, distributed_reduce
+from lightning_nncf.callback.sources import LoopData
 from lightning_nncf.callback.steps import StepRunner
-from lightning_nncf.graph.preserve import preserved
 
-__all__ = ["TrainBatches", "calibration_data", "rank_zero_progress"]
+__all__ = ["TrainBatches", "calibration_data", "on_device", "rank_zero_progress"]
 
 
 class TrainBatches:
-    """Batches of the train loader as the training step gets them, iterable any number of times.
-
-    Iterating leaves the loaders' own random generators as they were.
+    """Batches of one epoch as the training step gets them, iterable any number of times and without effect on training.
 
     Args:
-        trainer: The Trainer, its data set up for training.
+        trainer: The Trainer.
         module: The LightningModule, for its transfer hooks.
+        data: The training loop's data.
     """
 
-    def __init__(self, trainer: Any, module: Any) -> None:
+    def __init__(self, trainer: Any, module: Any, data: LoopData) -> None:
         self._trainer = trainer
         self._module = module
+        self._data = data
 
     def __iter__(self) -> Iterator[Any]:
         """Yield batches on the training device."""
-        loaders = self._trainer.train_dataloader
-        if loaders is None:
-            return
-        combined = loaders if hasattr(loaders, "flattened") else CombinedLoader(loaders, "max_size_cycle")
-        generators = {id(g): g for loader in combined.flattened for g in _generators(loader)}
-        states = {key: generator.get_state() for key, generator in generators.items()}
+        reader = self._data.read()
         try:
-            for batch, _, _ in combined:
-                yield self.to_device(batch)
+            for batch, _, _ in reader:
+                yield on_device(self._trainer, self._module, batch)
         finally:
-            for key, generator in generators.items():
-                generator.set_state(states[key])
+            reader.close()  # type: ignore[attr-defined]
 
-    def to_device(self, batch: Any) -> Any:
-        """Do to a batch what Lightning's training loop does before a step."""
-        batch = self._trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch, dataloader_idx=0)
-        return self._trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+def on_device(trainer: Any, module: Any, batch: Any, dataloader_idx: int = 0) -> Any:
+    """Do to a batch what Lightning's loops do before a step."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = module._on_before_batch_transfer(batch, dataloader_idx=dataloader_idx)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=dataloader_idx)
 
 
 def calibration_data(
-    trainer: Any, module: Any, runner: StepRunner, *, evaluate: Callable[[float, str | None], float] | None = None
+    trainer: Any, runner: StepRunner, data: LoopData, *, evaluate: Callable[[float, str | None], float] | None = None
 ) -> CalibrationData:
     """Make the data that algorithms are initialized with from a Trainer that is about to fit."""
-
-    def forward(batch: Any) -> object:
-        with trainer.precision_plugin.forward_context():
-            return runner(batch)
-
     return CalibrationData(
-        batches=TrainBatches(trainer, module),
-        forward=forward,
+        batches=TrainBatches(trainer, runner.module, data),
+        forward=runner,
+        loss=runner.loss,
         batch_size=extract_batch_size,
         progress=rank_zero_progress(trainer),
         reduce=distributed_reduce(),
-        surroundings=lambda: preserved(module, batch_norm=False),
+        surroundings=runner.surroundings,
         evaluate=evaluate,
         directory=None if trainer.fast_dev_run else Path(trainer.default_root_dir),
-        owner=module,
+        owner=runner.module,
     )
 
 
@@ -84,11 +73,3 @@ def rank_zero_progress(trainer: Any) -> Callable[[Iterable[Any], int, str], Iter
         return track(batches, description=description, total=total, disable=not shown, transient=True)
 
     return progress
-
-
-def _generators(loader: Any) -> list[torch.Generator]:
-    """Find the random generators that iterating a loader advances."""
-    holders = [loader, getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
-    holders.append(getattr(holders[2], "sampler", None))
-    found = [getattr(holder, "generator", None) for holder in holders if holder is not None]
-    return [generator for generator in found if isinstance(generator, torch.Generator)]

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
 from lightning_nncf.callback.evaluation import ValidationScore
+from lightning_nncf.callback.sources import LoopData
 from lightning_nncf.errors import ConfigError
 from tests.callback import modules
 
@@ -47,7 +48,7 @@ class AtStart(Callback):
         self.found: list[float] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        score = ValidationScore(trainer, pl_module, pl_module.net)
+        score = ValidationScore(trainer, pl_module, LoopData(trainer, training=False))
         self.found = [score(share, metric) for share, metric in self.asked]
 
 
