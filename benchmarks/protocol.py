@@ -61,11 +61,13 @@ class Method:
         fine_tune_lr: Learning rate of the compressed network's epochs; default: the recipe's, as the float control.
         reached: Tells from the statistics at the end whether the compression reached its target; default: the stage is
             fully compressed.
+        callbacks: Makes further callbacks for the Trainer of the compressed network.
     """
 
     config: Mapping[str, Any]
     fine_tune_lr: float | None = None
     reached: Callable[[Mapping[str, float]], bool] | None = None
+    callbacks: Callable[[], Sequence[Any]] = tuple
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +270,7 @@ def _compressed_run(
         module.fine_tune_lr = method.fine_tune_lr
     callback = NNCFCallback(copy.deepcopy(dict(method.config)), export_path=None)
     seed_everything(seed, verbose=False)
-    _trainer(recipe.epochs, callback).fit(module, datamodule=data)
+    _trainer(recipe.epochs, callback, *method.callbacks()).fit(module, datamodule=data)
     compressed = callback.compressed
     assert compressed is not None
     found = compressed.statistics()

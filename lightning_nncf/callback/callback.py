@@ -15,11 +15,13 @@ from torch import Tensor
 
 from lightning_nncf import heap
 from lightning_nncf.callback.accumulation import Accumulation
+from lightning_nncf.callback.averaging import Averages, renew_averages
 from lightning_nncf.callback.capture import capture_run, require_call
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.launching import Returning, send_back
 from lightning_nncf.callback.loaders import calibration_data
+from lightning_nncf.callback.neighbours import refuse_neighbours, renews_statistics
 from lightning_nncf.callback.packages import join_packages
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
@@ -27,6 +29,7 @@ from lightning_nncf.callback.report import layer_table, statistics_table, weight
 from lightning_nncf.callback.snapshot import kept
 from lightning_nncf.callback.sources import FitData
 from lightning_nncf.callback.steps import StepRunner
+from lightning_nncf.callback.tuning import TrialState
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
@@ -96,6 +99,9 @@ class NNCFCallback(Returning):
         self._loss_taken = False
         self._accumulation = Accumulation()
         self._data: Any = None  # what the loops read, while `fit` runs
+        self._averages = Averages()
+        self._trial = TrialState()
+        self._passive = False
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
@@ -104,10 +110,11 @@ class NNCFCallback(Returning):
 
         The network may come into being in the module's own ``setup`` or ``configure_model``, which run after this hook,
         and a checkpoint fixes the structure. So the work is done in front of the strategy's ``setup``: after both, but
-        before the optimizers are created.
+        before the optimizers are created. Initialization follows behind it: before any callback's ``on_fit_start``.
         """
         peers = self._peers(trainer)
         refuse_twice(peers)
+        refuse_neighbours(trainer)
         if stage == "fit":
             refuse_same_file(peers, trainer)
             send_back(self, trainer)
@@ -118,6 +125,9 @@ class NNCFCallback(Returning):
             self.compressed.step_is_due = True  # unless a checkpoint goes on in the middle of a step
         # One that an error kept from being taken away would do everything twice.
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
+        unwrap(trainer.strategy, "setup", self._initialize)
+        if stage == "fit":
+            wrap(trainer.strategy, "setup", AfterCall, self._initialize)
         wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
         if stage == "fit":
             self._data = FitData.of(trainer)
@@ -126,6 +136,8 @@ class NNCFCallback(Returning):
         """Capture the network and insert the algorithms, unless a checkpoint has done so."""
         unwrap(trainer.strategy, "setup", self._before_strategy_setup)
         refuse_overlap(self._module, self._peers(trainer))
+        if trainer.state.fn == "fit":
+            self._trial.note(trainer, self._module, plain=self.compressed is None)
         if self.compressed is None and trainer.state.fn == "fit":
             self._build(trainer, self._module)
         if trainer.state.fn == "fit":
@@ -149,14 +161,17 @@ class NNCFCallback(Returning):
             require_call(module, network, graph)
         self.samples = graph.example_inputs
         self.compressed = CompressedNetwork.build(network, self.config, graph)
+        renew_averages(trainer, module)
         for line in self._summary():
             rank_zero_info(line)
 
-    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+    def _initialize(self, trainer: Any) -> None:
         """Initialize from the train loader, unless a checkpoint brought the state."""
-        if self.compressed is None:
-            return
-        network = self.compressed.network
+        unwrap(trainer.strategy, "setup", self._initialize)
+        assert self.compressed is not None
+        pl_module, network = self._module, self.compressed.network
+        self._averages.end()
+        self._averages.follow(trainer, self.compressed, self.network_path or "")
         runner = StepRunner(trainer, pl_module, network, self._data.training.total)
         score = ValidationScore(trainer, pl_module, self._data.validation)
         data = calibration_data(trainer, runner, self._data.training, evaluate=score)
@@ -165,6 +180,7 @@ class NNCFCallback(Returning):
             rank_zero_info(describe(trainer.strategy.root_device.type))
             self._data.training.prepare()
             self.compressed.initialize(data)
+            self._averages.take_over(pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known.
@@ -173,6 +189,7 @@ class NNCFCallback(Returning):
         """
         batches = trainer.num_training_batches
         if self.compressed is not None:
+            self._averages.follow(trainer, self.compressed, self.network_path or "")
             self.compressed.attach(trainer.optimizers)
         if self.compressed is not None and math.isfinite(batches) and pl_module.automatic_optimization:
             self.compressed.announce_steps(math.ceil(batches / trainer.accumulate_grad_batches))
@@ -196,7 +213,10 @@ class NNCFCallback(Returning):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the schedulers that an epoch begins."""
-        if self.compressed is not None:
+        self._passive = renews_statistics(trainer)
+        if self.compressed is not None and self._passive:
+            self.compressed.rest()
+        elif self.compressed is not None:
             self.compressed.epoch_step()
             if self.compressed.take_resized():
                 renew_wrapper(trainer)
@@ -206,7 +226,7 @@ class NNCFCallback(Returning):
 
         With several optimizers those that train the network count, all steps within one batch as one.
         """
-        if self.compressed is not None and self.compressed.step_is_due:
+        if self.compressed is not None and not self._passive and self.compressed.step_is_due:
             self.compressed.step()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -240,13 +260,18 @@ class NNCFCallback(Returning):
                 rank_zero_info(f"{proof.verification.table()}\n{proof.export.deflated_size / 1e6:.2f} MB deflated")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Give the module its own training step back; the network stays compressed."""
+        """Give the module its own training step back; the network stays compressed, unless the fit was a trial."""
         self._accumulation.end(trainer)
+        self._averages.end()
         self._release_data()
         if self.compressed is not None:
             self.compressed.calibration = None
-        unwrap(trainer.strategy, "setup", self._before_strategy_setup)
+        for action in (self._before_strategy_setup, self._initialize):
+            unwrap(trainer.strategy, "setup", action)
         unwrap(pl_module, "training_step", self._take_loss)
+        if self._trial.noted:
+            self.strip()
+            self._trial.give_back(pl_module)
 
     # What users call --------------------------------------------------------------------------------------------------
 
@@ -293,6 +318,7 @@ class NNCFCallback(Returning):
         """
         compressed = self._require_compressed()
         compressed.initialize_ranges(None if batches is None else calibration_from(compressed.network, batches))
+        self._averages.restart()
 
     def target(self, trainer: Any) -> Path:
         """Return where the ONNX file of a Trainer goes.
@@ -327,7 +353,10 @@ class NNCFCallback(Returning):
 
     def _restore(self, checkpoint: Mapping[str, Any]) -> None:
         """Bring the structure of a checkpoint about before Lightning loads its weights."""
+        before = self.compressed
         restore(self, checkpoint, self._peers(self._module.trainer))
+        if self.compressed is not before:
+            renew_averages(self._module.trainer, self._module)
 
     # Details ----------------------------------------------------------------------------------------------------------
 

@@ -36,11 +36,14 @@ def capture_run(
         InitializationError: The train loader yields nothing.
     """
     module.to(trainer.strategy.root_device)
+    # The strategy does this to the whole module only when it is set up, which is later.
+    trainer.precision_plugin.convert_module(module)
     if config.input_info:
         args, kwargs = inputs_from_info(config.input_info, network)
         return lambda: network(*args, **kwargs)
     if module.example_input_array is not None:
-        example = trainer.strategy.batch_to_device(module.example_input_array, dataloader_idx=0)
+        example = trainer.precision_plugin.convert_input(module.example_input_array)
+        example = trainer.strategy.batch_to_device(example, dataloader_idx=0)
         return lambda: _call(module, example)
     batches = iter(TrainBatches(trainer, module, data))
     batch = next(batches, None)

@@ -5,17 +5,21 @@ The wrappers are classes of this module and not closures, so that modules stay p
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from torch import Tensor
 
-__all__ = ["AddEntries", "AddLoss", "AfterCall", "BeforeCall", "Instead", "actions", "unwrap", "wrap"]
+__all__ = ["AddEntries", "AddLoss", "AfterCall", "BeforeCall", "Inside", "Instead", "actions", "unwrap", "wrap"]
 
 
 class _Wrapper:
-    """A callable in front of a bound method, recognised as that method by Lightning."""
+    """A callable in front of a bound method, recognised as that method by Lightning.
+
+    A copy of what it is on has the bare method: a copied module is none that our callback looks after.
+    """
 
     def __init__(self, method: Callable[..., Any], action: Callable[..., Any]) -> None:
         functools.update_wrapper(cast("Any", self), method)
@@ -23,6 +27,9 @@ class _Wrapper:
         self.__wrapped__: Callable[..., Any] = method.__wrapped__ if isinstance(method, _Wrapper) else method
         self.method: Callable[..., Any] = method
         self.action = action
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return copy.deepcopy(self.method, memo)
 
 
 class BeforeCall(_Wrapper):
@@ -42,6 +49,15 @@ class AfterCall(_Wrapper):
         result = self.method(*args, **kwargs)
         self.action(*args, **kwargs)
         return result
+
+
+class Inside(_Wrapper):
+    """Run the method inside of a context that the action makes."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the method returns."""
+        with self.action():
+            return self.method(*args, **kwargs)
 
 
 class AddLoss(_Wrapper):
@@ -80,7 +96,15 @@ class Instead(_Wrapper):
 
 
 def wrap(owner: Any, name: str, wrapper: type[_Wrapper], action: Callable[..., Any]) -> None:
-    """Put a wrapper in front of a method of one instance; what it had is kept for `unwrap`."""
+    """Put a wrapper in front of a method of one instance; what it had is kept for `unwrap`.
+
+    One that is there already, left by a run that failed, is not put there again.
+    """
+    layer = vars(owner).get(name)
+    while isinstance(layer, _Wrapper):
+        if type(layer) is wrapper and layer.action == action:
+            return
+        layer = layer.method
     setattr(owner, name, wrapper(getattr(owner, name), action))
 
 
@@ -110,7 +134,7 @@ def unwrap(owner: Any, name: str, action: Callable[..., Any] | None = None) -> N
         return
     if outer is not None:
         outer.method = wrapper.method
-    elif getattr(wrapper.method, "__self__", None) is owner:
+    elif getattr(wrapper.method, "__self__", None) is owner or getattr(type(owner), name, None) is wrapper.method:
         delattr(owner, name)
     else:
         setattr(owner, name, wrapper.method)

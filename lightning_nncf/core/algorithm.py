@@ -35,6 +35,8 @@ class Algorithm(ABC):
     """Value of ``algorithm`` in the configuration."""
     priority: ClassVar[int]
     """Order at one weight or activation, ascending: pruning 2, sparsity 3, quantization 11."""
+    averages: ClassVar[bool] = True
+    """Whether averaged weights want averages of the parameters that this algorithm inserts, not their latest values."""
 
     def __init__(self, config: Any, root: NNCFConfig) -> None:
         self.config = config
@@ -44,6 +46,8 @@ class Algorithm(ABC):
         """Whether parameters changed their sizes since this was last reset; some wrappers must be made anew then."""
         self.wants_data = False
         """Whether something began in this epoch that `begin` has to initialize from data."""
+        self.copies: list[nn.Module] = []
+        """Copies of the network that are to have the sizes that it has."""
 
     @property
     def adaptation_samples(self) -> int | None:
@@ -99,6 +103,9 @@ class Algorithm(ABC):
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:  # noqa: B027
         """Get to know the optimizers of the network, for what follows their steps or changes their state."""
+
+    def impose(self, network: nn.Module) -> None:  # noqa: B027
+        """Bring about in a copy of the network, its weights averaged, what this algorithm keeps true of weights."""
 
     def prepare_for_export(self, network: nn.Module) -> None:  # noqa: B027
         """Change a copy of the network that is about to be exported, its modules still inserted."""

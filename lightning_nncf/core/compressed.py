@@ -68,6 +68,10 @@ class CompressedNetwork:
         self._hooks = OptimizerHooks(network, self._before_step, self._after_step)
         self.calibration: CalibrationData | None = None
         """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
+        self.copies: list[nn.Module] = []
+        """Copies of the network that are to have the sizes that it has, such as an average of its weights."""
+        for algorithm in algorithms:
+            algorithm.copies = self.copies
         put_up(network)
         metrics = {name: metric for algorithm in algorithms for name, metric in algorithm.metrics().items()}
         self._metrics = MetricCollection(metrics) if metrics else None  # type: ignore[arg-type]
@@ -261,6 +265,11 @@ class CompressedNetwork:
                 for algorithm in waiting:
                     algorithm.begin(self.network, prepared)
                     algorithm.wants_data = False
+
+    def rest(self) -> None:
+        """Let what is inserted act as in evaluation, without the noise of training, until the mode is set again."""
+        for _, _, module in inserted(self.network):
+            module.eval()
 
     def step(self) -> None:
         """Tell every scheduler that an optimizer step begins."""

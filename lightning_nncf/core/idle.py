@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["idle"]
+__all__ = ["acts", "idle"]
 
 
 def idle(module: nn.Module, x: Tensor) -> Tensor:
@@ -22,3 +22,11 @@ def idle(module: nn.Module, x: Tensor) -> Tensor:
     if not (distributed and module.training and torch.is_grad_enabled()):
         return x
     return x + 0 * torch.stack([parameter.sum() for parameter in module.parameters()]).sum().to(x.dtype)
+
+
+def acts(module: nn.Module) -> bool:
+    """Whether an inserted module does its work already.
+
+    One that begins later has ``enabled``, and ``initialized`` if it takes something from the first data that it sees.
+    """
+    return bool(getattr(module, "enabled", True)) and bool(getattr(module, "initialized", True))

@@ -34,12 +34,14 @@ def arguments_of(batch: Any) -> Arguments:
 
 
 def inputs_from_info(infos: Sequence[InputInfo], network: nn.Module) -> Arguments:
-    """Make the inputs that the ``input_info`` of a configuration describes, on the network's device."""
+    """Make the inputs that the ``input_info`` of a configuration describes, on the network's device, of its type."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    types = (parameter.dtype for parameter in network.parameters() if parameter.is_floating_point())
+    floating = next(types, torch.get_default_dtype())
     args: list[Tensor] = []
     kwargs: dict[str, Tensor] = {}
     for info in infos:
-        dtype = torch.long if info.type == "long" else torch.get_default_dtype()
+        dtype = torch.long if info.type == "long" else floating
         size = tuple(info.sample_size)
         if info.filler == "random":
             generator = torch.Generator().manual_seed(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,9 +12,14 @@ from lightning_nncf.graph.sites import HookSite
 
 __all__ = ["Change", "SharedChange", "Slot", "is_heard"]
 
+_LEAST_BYTES = torch.float32.itemsize
+
 
 class Slot(nn.Module):
     """The modules inserted at one place, applied one after the other in ascending priority.
+
+    What is inserted keeps its values in float32 or float64 where the network is converted to a half type: a range or a
+    score moves by steps that a half type rounds away.
 
     Args:
         site: The place.
@@ -28,11 +34,26 @@ class Slot(nn.Module):
 
     def add(self, module: nn.Module, *, algorithm: str, priority: int, register: bool) -> None:
         """Put a module at its place in the order."""
+        for parameter in module.parameters():
+            if parameter.is_floating_point() and parameter.element_size() < _LEAST_BYTES:
+                parameter.data = parameter.data.float()  # made while a half type was torch's default
         position = sum(known <= (priority, algorithm) for known in self.order)
         self.order.insert(position, (priority, algorithm))
         self.chain.insert(position, module)
         if register:
             self.add_module(algorithm, module)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args: Any, **kwargs: Any) -> Slot:
+        """Convert or move the modules, as `torch.nn.Module.to` and the like ask for."""
+
+        def convert(tensor: torch.Tensor) -> torch.Tensor:
+            converted = fn(tensor)
+            if not tensor.is_floating_point() or converted.element_size() >= _LEAST_BYTES:
+                return converted
+            return tensor.to(converted.device, torch.float32)
+
+        super()._apply(convert, *args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         """Apply all modules, past what a call costs while nobody listens to it."""

@@ -183,9 +183,15 @@ class FilterPruning(Algorithm):
     def shrink(self) -> None:
         """Physically remove what is masked, from the network and from the state of the attached optimizers."""
         shrink(self.network, self.groups, self.masks, present=self.present, optimizers=self._optimizers)
+        for network in self.copies:
+            shrink(network, self.groups, self.masks, present=self.present)
         self.resized = self.resized or any(not torch.equal(a, b) for a, b in zip(self.masks, self.present, strict=True))
         self.present = [mask.clone() for mask in self.masks]
         self._weights.set(self.masks, self.present)
+
+    def impose(self, network: nn.Module) -> None:
+        """Mask the weights of a copy of the network."""
+        self._weights.apply(network)
 
     def prepare_for_export(self, network: nn.Module) -> None:
         """Physically remove what is masked from a copy of the network."""

@@ -82,10 +82,15 @@ class WeightMasks:
         self.apply()
 
     @torch.no_grad()
-    def apply(self) -> None:
-        """Zero masked weights again, wherever an optimizer moved them."""
+    def apply(self, network: nn.Module | None = None) -> None:
+        """Zero masked weights again, wherever an optimizer moved them.
+
+        Args:
+            network: A copy of the network, whose weights to mask instead.
+        """
+        parameters = self._parameters if network is None else dict(network.named_parameters(remove_duplicate=False))
         for name, masks in self._masks.items():
-            parameter = self._parameters[name]
+            parameter = parameters[name]
             for mask in masks:
                 parameter.mul_(mask.to(parameter.device))
 

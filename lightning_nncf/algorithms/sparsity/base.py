@@ -32,6 +32,7 @@ class MaskedSparsity(Algorithm):
     """
 
     priority: ClassVar[int] = 3
+    averages: ClassVar[bool] = False
     functions: ClassVar[frozenset[str]] = CONVOLUTIONS | {"linear", "embedding", "multi_head_attention_forward"}
     """Functions whose weights get a mask."""
     trains: ClassVar[bool] = True
