@@ -1,12 +1,13 @@
 """Fits, evaluates and fits again with processes that the Trainer starts; run by test_launching.
 
-Arguments: folder, strategy, package of Lightning, what to do: ``fit``, or ``all``, with filters removed in
-training and a file written.
+Arguments: folder, strategy, what to do: ``fit``, or ``all``, with filters removed in training and a file written. The
+environment variable ``LIGHTNING_PACKAGE`` names the package of Lightning, for spawned processes, too.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ PRUNING = {
     "params": {"pruning_target": 0.5, "pruning_steps": 1, "grouping": "full", "shrink_at": 1},
 }
 
-pl: Any = importlib.import_module(sys.argv[3])
+pl: Any = importlib.import_module(os.environ.get("LIGHTNING_PACKAGE", "pytorch_lightning"))
 
 
 class Wide(pl.LightningModule):  # type: ignore[misc]
@@ -86,4 +87,4 @@ def main(folder: Path, strategy: str, do: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[4])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3])

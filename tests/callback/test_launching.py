@@ -24,8 +24,8 @@ ROOT = Path(__file__).parents[2]
 def test_main_process_holds_what_rank_zero_trained(tmp_path: Path, strategy: str, package: str, do: str) -> None:
     if package == "lightning.pytorch":
         pytest.importorskip(package, reason="the package `lightning` is not installed")
-    command = [sys.executable, "-m", "tests.callback.launch_script", str(tmp_path), strategy, package, do]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.callback.launch_script", str(tmp_path), strategy, do]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "LIGHTNING_PACKAGE": package}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     result = torch.load(tmp_path / "result.pt", weights_only=False)
