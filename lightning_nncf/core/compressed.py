@@ -21,6 +21,7 @@ from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.inputs import Arguments, describe, generate
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.sections import add_section
+from lightning_nncf.core.seen import SeenInputs
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError, HookError, InitializationError
 from lightning_nncf.files import replacing
@@ -60,6 +61,8 @@ class CompressedNetwork:
         self.inputs = inputs
         self.graph = graph
         self.initialized = False
+        self.samples: Arguments | None = None
+        """Some real inputs, of the shapes at capture; seen by `initialize`, never saved."""
         self.calibration: CalibrationData | None = None
         """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
         put_up(network)
@@ -141,12 +144,13 @@ class CompressedNetwork:
         The network runs in evaluation mode; its mode and all random number generators are left as they were.
         """
         self.calibration = data
-        with self._calibrating(data) as prepared:
+        with self._calibrating(data) as prepared, SeenInputs(self.network, self.inputs) as seen:
             frozen = prepared.frozen or frozenset()
             norms = {name: norm for name, norm in tracking_norms(self.network).items() if norm not in frozen}
             watch = StatisticsWatch(norms, renew=self._adapts_norms(), reduce=data.reduce)
             for algorithm in self.algorithms:
                 algorithm.initialize(self.network, replace(prepared, watch=watch))
+        self.inputs, self.samples = seen.description, seen.samples
         self.activate()
 
     def initialize_ranges(self, data: CalibrationData | None = None) -> None:
@@ -184,7 +188,7 @@ class CompressedNetwork:
         self.initialized = True
 
     def example_inputs(self, seed: int = 0) -> Arguments:
-        """Make inputs of the shapes seen when the network was captured."""
+        """Make inputs of the shapes seen when the network was captured, with values as calibration saw them."""
         if self.inputs is None:
             raise HookError("the network was never called while it was captured, so its inputs are unknown")
         args, kwargs = generate(self.inputs, torch.Generator().manual_seed(seed))
