@@ -71,7 +71,7 @@ def test_callback_refuses_what_the_proof_would(wrong: dict[str, Any]) -> None:
 
 
 def test_export_command_hands_the_arguments_of_the_proof_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_module, "open_checkpoint", lambda *_: None)
+    monkeypatch.setattr(cli_module, "open_checkpoint", lambda *_args, **_options: None)
     monkeypatch.setattr(cli_module, "export_and_verify", lambda *_args, **options: _ask(**options))
     with pytest.raises(_AskedError) as asked:
         main(
