@@ -190,6 +190,11 @@ def export(
     opset: int = DEFAULT_OPSET,
     check: bool = True,
     network: str | None = None,
+    runtimes: list[str] | None = None,
+    tolerance: float | None = None,
+    dynamic_batch: bool = True,
+    dynamic_shapes: dict[str, dict[int, str]] | None = None,
+    require_int8: bool = False,
 ) -> None:
     """Export the compressed network of a checkpoint to ONNX and prove the file.
 
@@ -202,10 +207,25 @@ def export(
         opset: Version of the standard operator set.
         check: Run the file in ONNX Runtime and OpenVINO and compare it with PyTorch.
         network: Path of the network in the module, where the checkpoint holds several that are compressed.
+        runtimes: Runtimes to run it in, as in ``[onnxruntime]``. Default: all that are installed.
+        tolerance: Largest relative root mean square by which outputs may differ. Default: 0.1.
+        dynamic_batch: Leave the batch size open.
+        dynamic_shapes: Other sizes to leave open, as in ``{input_ids: {1: length}}``.
+        require_int8: Fail, instead of warning, if quantized layers run in float or the file is slower than float.
     """
     make = None if module_config is None else _module_from(module_config)
     compressed = open_checkpoint(ckpt_path, make, network=network)
-    proof = export_and_verify(compressed, output, export_format=export_format, opset=opset, verify=check)
+    proof = export_and_verify(
+        compressed,
+        output,
+        export_format=export_format,
+        opset=opset,
+        dynamic_batch=dynamic_batch,
+        dynamic_shapes=dynamic_shapes,
+        verify=runtimes if check and runtimes is not None else check,
+        tolerance=tolerance,
+        require_int8=require_int8,
+    )
     sys.stdout.write(
         f"wrote {proof.export.path} ({proof.export.size / 1e6:.2f} MB, {proof.export.deflated_size / 1e6:.2f} MB "
         "deflated)\n"
@@ -215,13 +235,26 @@ def export(
         sys.stdout.write(proof.verification.table() + "\n")
 
 
-def verify(model: Path) -> None:
-    """Run an ONNX file in every installed runtime and show what they do with it.
+def verify(
+    model: Path,
+    runtimes: list[str] | None = None,
+    tolerance: float | None = None,
+    batch_size: int = 2,
+    require_int8: bool = False,
+) -> None:
+    """Run an ONNX file in every installed runtime and show what they do with it; exit with 1 if they disagree.
 
     Args:
         model: The file.
+        runtimes: Runtimes to run it in, as in ``[onnxruntime]``. Default: all that are installed.
+        tolerance: Largest relative root mean square by which the runtimes may differ. Default: 0.1.
+        batch_size: Batch size, where the file leaves it open; 1, 3 and 8 are tried too.
+        require_int8: Exit with 1, too, if quantized layers run in float.
     """
-    sys.stdout.write(verify_file(model).table() + "\n")
+    report = verify_file(model, runtimes=runtimes, tolerance=tolerance, batch_size=batch_size)
+    sys.stdout.write(report.table() + "\n")
+    if not report.proven or (require_int8 and report.warnings):
+        sys.exit(1)
 
 
 def schema(output: Path | None = None) -> None:

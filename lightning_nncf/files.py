@@ -10,16 +10,21 @@ from pathlib import Path
 
 __all__ = ["replacing", "write_text"]
 
+_NAME = 48
+"""Characters of a file's name in that of its temporary file: 4 bytes each leave room in the 255 that systems allow."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary file to write, which takes the place of another only once it is complete.
 
     Args:
-        path: The file to write; missing directories are created, and what was there before stays if writing fails.
+        path: The file to write; missing directories are created, and what was there before stays if writing fails. A
+            link stays one: what it points to is written.
     """
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:_NAME]}.", suffix=".part", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:

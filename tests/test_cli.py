@@ -148,7 +148,7 @@ def test_a_wrong_configuration_in_a_file_is_told_without_a_traceback(tmp_path: P
 
 
 def test_errors_of_others_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def fail(_: object) -> None:
+    def fail(_: object, **__: object) -> None:
         raise ValueError("of the user")
 
     monkeypatch.setattr("lightning_nncf.cli.verify_file", fail)

@@ -40,7 +40,8 @@ from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
 from lightning_nncf.graph.trace import trace
 from lightning_nncf.ops import describe
-from lightning_nncf.proof import Proof, export_and_verify
+from lightning_nncf.proof import Proof, Tolerance, export_and_verify
+from lightning_nncf.proof.verify import chosen_runtimes
 
 __all__ = ["NNCFCallback"]
 
@@ -66,7 +67,13 @@ class NNCFCallback(Returning):
             ``default_root_dir`` (by default the working directory); ``null`` writes none.
         export_format: ``qdq`` for standard QuantizeLinear and DequantizeLinear, ``openvino_fq`` for FakeQuantize.
         opset: ONNX opset of the exported file.
-        verify: Run the exported file in ONNX Runtime and OpenVINO, and fail if it disagrees with PyTorch.
+        verify: Run the exported file in ONNX Runtime and OpenVINO, and fail if it disagrees with PyTorch; or a list of
+            the runtimes to run it in, ``onnxruntime`` and ``openvino``.
+        tolerance: Largest relative root mean square by which outputs may differ, or a Tolerance. Default: 0.1.
+        dynamic_batch: Leave the batch size open in the file.
+        dynamic_shapes: Other sizes to leave open: by name of the input a name per axis, as in
+            ``{"input_ids": {1: "length"}}``.
+        require_int8: Fail, instead of warning, if quantized layers run in float or the file is slower than float.
 
     Raises:
         ConfigError: The configuration is wrong; the message names the key.
@@ -80,7 +87,11 @@ class NNCFCallback(Returning):
         export_path: str | Path | None = "model.onnx",
         export_format: Literal["qdq", "openvino_fq"] = "qdq",
         opset: int = 21,
-        verify: bool = True,
+        verify: bool | list[str] = True,
+        tolerance: float | Tolerance | None = None,
+        dynamic_batch: bool = True,
+        dynamic_shapes: dict[str, dict[int, str]] | None = None,
+        require_int8: bool = False,
     ) -> None:
         join_packages(NNCFCallback)
         super().__init__()
@@ -92,6 +103,12 @@ class NNCFCallback(Returning):
         self.export_format = export_format
         self.opset = opset
         self.verify = verify
+        if not isinstance(verify, bool):
+            chosen_runtimes(verify)
+        self.tolerance = None if tolerance is None else Tolerance.of(tolerance)
+        self.dynamic_batch = dynamic_batch
+        self.dynamic_shapes = dynamic_shapes
+        self.require_int8 = require_int8
         self.compressed: CompressedNetwork | None = None
         self.proof: Proof | None = None
         self._module: Any = None
@@ -294,13 +311,18 @@ class NNCFCallback(Returning):
             ExportError: The file cannot be written.
             VerificationError: The file disagrees with PyTorch.
         """
+        compressed = self._require_compressed()
         self.proof = export_and_verify(
-            self._require_compressed(),
+            compressed,
             path,
-            inputs=self.samples,
+            inputs=compressed.samples or self.samples,
             export_format=self.export_format,
             opset=self.opset,
+            dynamic_batch=self.dynamic_batch,
+            dynamic_shapes=self.dynamic_shapes,
             verify=self.verify,
+            tolerance=self.tolerance,
+            require_int8=self.require_int8,
         )
         return self.proof
 

@@ -100,7 +100,7 @@ class Comparison:
         if proof is None:
             return
         results = {} if proof.verification is None else {r.runtime: r for r in proof.verification.results}
-        for name, model in runtime_models(Path(proof.export.path)).items():
+        for name, model in runtime_models(Path(proof.export.path), proof.verification).items():
             result = results.get(model.package)
             with replaced_forward(network, model):
                 metrics = self._test()

@@ -10,7 +10,7 @@ from lightning_nncf.callback.peers import refuse_overlap
 from lightning_nncf.callback.wrappers import actions
 from lightning_nncf.core.checkpoint import restore_network
 from lightning_nncf.core.network import find_network
-from lightning_nncf.core.sections import add_section, config_differences, read_sections
+from lightning_nncf.core.sections import add_section, config_differences, read_sections, same_structure
 from lightning_nncf.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def take_up(callback: NNCFCallback, path: str, section: Mapping[str, Any]) -> No
     Raises:
         CheckpointError: The section was written with another configuration.
     """
-    if callback.compressed is not None and callback.compressed.structure() == section["structure"]:
+    if callback.compressed is not None and same_structure(callback.compressed.structure(), section["structure"]):
         callback.compressed.load_state_dict(section["state"])
     else:
         if differences := config_differences(section["config"], callback.config):

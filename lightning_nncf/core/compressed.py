@@ -23,6 +23,7 @@ from lightning_nncf.core.inputs import Arguments, describe, generate
 from lightning_nncf.core.optimizer_hooks import OptimizerHooks
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.sections import add_section
+from lightning_nncf.core.seen import SeenInputs
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.errors import ConfigError, HookError, InitializationError
 from lightning_nncf.files import replacing
@@ -66,6 +67,8 @@ class CompressedNetwork:
         self.step_is_due = True
         """Whether the next batch begins an optimizer step: it is the first, or an optimizer of the network stepped."""
         self._hooks = OptimizerHooks(network, self._before_step, self._after_step)
+        self.samples: Arguments | None = None
+        """Some real inputs, of the shapes at capture; seen by `initialize`, never saved."""
         self.calibration: CalibrationData | None = None
         """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
         self.copies: list[nn.Module] = []
@@ -151,12 +154,13 @@ class CompressedNetwork:
         The network runs in evaluation mode; its mode and all random number generators are left as they were.
         """
         self.calibration = data
-        with self._calibrating(data) as prepared:
+        with self._calibrating(data) as prepared, SeenInputs(self.network, self.inputs) as seen:
             frozen = prepared.frozen or frozenset()
             norms = {name: norm for name, norm in tracking_norms(self.network).items() if norm not in frozen}
             watch = StatisticsWatch(norms, renew=self._adapts_norms(), reduce=data.reduce)
             for algorithm in self.algorithms:
                 algorithm.initialize(self.network, replace(prepared, watch=watch))
+        self.inputs, self.samples = seen.description, seen.samples
         self.activate()
 
     def initialize_ranges(self, data: CalibrationData | None = None) -> None:
@@ -194,7 +198,7 @@ class CompressedNetwork:
         self.initialized = True
 
     def example_inputs(self, seed: int = 0) -> Arguments:
-        """Make inputs of the shapes seen when the network was captured."""
+        """Make inputs of the shapes seen when the network was captured, with values as calibration saw them."""
         if self.inputs is None:
             raise HookError("the network was never called while it was captured, so its inputs are unknown")
         args, kwargs = generate(self.inputs, torch.Generator().manual_seed(seed))

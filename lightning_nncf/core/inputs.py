@@ -9,9 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.config import InputInfo
+from lightning_nncf.core.values import describe_values, make_values, merge_values
 from lightning_nncf.errors import ConfigError
 
-__all__ = ["Arguments", "arguments_of", "describe", "generate", "inputs_from_info", "limit_batch"]
+__all__ = [
+    "Arguments",
+    "arguments_of",
+    "describe",
+    "generate",
+    "inputs_from_info",
+    "limit_batch",
+    "merge",
+    "same_shapes",
+    "tensor_descriptions",
+]
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of one call."""
@@ -56,18 +67,17 @@ def inputs_from_info(infos: Sequence[InputInfo], network: nn.Module) -> Argument
 
 
 def describe(value: Any) -> Any:
-    """Describe nested inputs by plain values: shapes, dtypes and the largest integer.
+    """Describe nested inputs by plain values: of tensors the shape, the dtype and which values they hold.
 
     Raises:
         ConfigError: A value is neither a tensor nor a plain one.
 
     >>> describe(([torch.zeros(2, 3)],))
-    {'tuple': [{'list': [{'shape': [2, 3], 'dtype': 'float32', 'high': 0}]}]}
+    {'tuple': [{'list': [{'shape': [2, 3], 'dtype': 'float32', 'values': [0.0]}]}]}
     """
     if isinstance(value, Tensor):
-        integer = not value.is_floating_point() and value.numel() > 0
-        high = int(value.max()) if integer else 0
-        return {"shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch."), "high": high}
+        dtype = str(value.dtype).removeprefix("torch.")
+        return {"shape": list(value.shape), "dtype": dtype, **describe_values(value)}
     if isinstance(value, Mapping):
         return {"dict": {str(key): describe(item) for key, item in value.items()}}
     if isinstance(value, (list, tuple)):
@@ -87,11 +97,7 @@ def generate(description: Any, generator: torch.Generator) -> Any:
     torch.Size([2])
     """
     if "shape" in description:
-        dtype: torch.dtype = getattr(torch, description["dtype"])
-        shape = tuple(description["shape"])
-        if dtype.is_floating_point:
-            return torch.randn(shape, generator=generator).to(dtype)
-        return torch.randint(0, int(description["high"]) + 1, shape, generator=generator).to(dtype)
+        return make_values(description, generator)
     if "dict" in description:
         return {key: generate(item, generator) for key, item in description["dict"].items()}
     if "list" in description:
@@ -99,6 +105,46 @@ def generate(description: Any, generator: torch.Generator) -> Any:
     if "tuple" in description:
         return tuple(generate(item, generator) for item in description["tuple"])
     return description["value"]
+
+
+def merge(first: Any, second: Any, weight: float = 0.5) -> Any:
+    """Describe what either of two inputs of the same kind held; shapes stay those of the first.
+
+    Args:
+        first: A description.
+        second: Another one; where it is of another kind than the first, the first stays.
+        weight: Share of the second, for what is not a border; 1 takes the values of the second alone.
+
+    >>> merge(describe(torch.tensor([0, 1])), describe(torch.tensor([7])))["values"]
+    [0, 1, 7]
+    """
+    if "shape" in first:
+        alike = first["dtype"] == second.get("dtype")
+        return merge_values(first, second, weight) if alike else first
+    if "dict" in first:
+        others = second.get("dict", {})
+        return {"dict": {k: merge(v, others[k], weight) if k in others else v for k, v in first["dict"].items()}}
+    for kind in ("list", "tuple"):
+        if kind in first:
+            others = second.get(kind, [])
+            return {
+                kind: [merge(a, b, weight) for a, b in zip(first[kind], others, strict=False)]
+                + first[kind][len(others) :]
+            }
+    return first
+
+
+def tensor_descriptions(description: Any) -> list[dict[str, Any]]:
+    """List the descriptions of all tensors, in the order in which the tensors are met.
+
+    >>> [found["shape"] for found in tensor_descriptions(describe((torch.zeros(2), {"a": torch.zeros(3)})))]
+    [[2], [3]]
+    """
+    if "shape" in description:
+        return [description]
+    items = description["dict"].values() if "dict" in description else ()
+    items = items or description.get("list") or description.get("tuple") or ()
+    return [tensor for item in items for tensor in tensor_descriptions(item)]
 
 
 def limit_batch(arguments: Arguments, samples: int) -> Arguments:
@@ -124,6 +170,22 @@ def limit_batch(arguments: Arguments, samples: int) -> Arguments:
 
     args, kwargs = cut(arguments)
     return args, kwargs
+
+
+def same_shapes(first: Any, second: Any) -> bool:
+    """Whether two inputs are nested alike, with tensors of the same types and of the same sizes but the first.
+
+    >>> same_shapes(((torch.zeros(8, 3),), {}), ((torch.zeros(1, 3),), {}))
+    True
+    """
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return first.dtype == second.dtype and first.ndim == second.ndim and first.shape[1:] == second.shape[1:]
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return list(first) == list(second) and all(same_shapes(first[key], second[key]) for key in first)
+    if isinstance(first, (list, tuple)) and isinstance(second, (list, tuple)):
+        alike = type(first) is type(second) and len(first) == len(second)
+        return alike and all(map(same_shapes, first, second))
+    return type(first) is type(second) and not isinstance(first, Tensor)
 
 
 def _tensors(value: Any) -> list[Tensor]:

@@ -13,7 +13,7 @@ from lightning_nncf.config import NNCFConfig
 from lightning_nncf.errors import CheckpointError
 from lightning_nncf.graph.notices import HINT
 
-__all__ = ["SECTION", "add_section", "config_differences", "read_sections"]
+__all__ = ["SECTION", "add_section", "config_differences", "read_sections", "same_structure"]
 
 SECTION = "lightning_nncf"
 """Key of our section in a checkpoint."""
@@ -67,6 +67,11 @@ def read_sections(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         )
     networks: dict[str, dict[str, Any]] = ours["networks"]
     return networks
+
+
+def same_structure(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Whether two structures make the same compressed network; what its inputs held does not shape it."""
+    return {**first, "inputs": None} == {**second, "inputs": None}
 
 
 def config_differences(saved: Mapping[str, Any], config: NNCFConfig) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -33,8 +33,8 @@ class Request:
         tensors: Example inputs.
         input_names: Names of the inputs.
         output_names: Names of the outputs.
-        dynamic: For each input whether its first size is the batch size and stays open.
-        dynamic_outputs: The same for each output.
+        dynamic: For each input the names of its open axes.
+        dynamic_outputs: The same for each output, as far as it is known.
         opset: Version of the standard operator set.
     """
 
@@ -42,8 +42,8 @@ class Request:
     tensors: Sequence[Tensor]
     input_names: Sequence[str]
     output_names: Sequence[str]
-    dynamic: Sequence[bool]
-    dynamic_outputs: Sequence[bool]
+    dynamic: Sequence[Mapping[int, str]]
+    dynamic_outputs: Sequence[Mapping[int, str]]
     opset: int
 
 
@@ -96,8 +96,9 @@ def _first_line(error: Exception | None) -> str:
 
 
 def _dynamo(request: Request) -> onnx.ModelProto:
-    batch = torch.export.Dim("batch")
-    shapes = tuple({0: batch} if dynamic else {} for dynamic in request.dynamic)
+    names = {name for axes in request.dynamic for name in axes.values()}
+    dims = {name: torch.export.Dim(name) for name in sorted(names)}
+    shapes = tuple({axis: dims[name] for axis, name in axes.items()} for axes in request.dynamic)
     with warnings.catch_warnings(), translation_table() as table:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -124,7 +125,7 @@ def _torchscript(request: Request) -> onnx.ModelProto:
     opset = min(request.opset, TORCHSCRIPT_OPSETS[-1])
     names = (*request.input_names, *request.output_names)
     dynamic = (*request.dynamic, *request.dynamic_outputs)
-    axes = {name: {0: "batch"} for name, is_open in zip(names, dynamic, strict=True) if is_open}
+    axes = {name: dict(opened) for name, opened in zip(names, dynamic, strict=True) if opened}
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torchscript_symbolic(opset):
         warnings.simplefilter("ignore")

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_nncf.errors import ExportError, near
 from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
 from lightning_nncf.export.bias import quantize_biases
 from lightning_nncf.export.bias_room import make_room_for_biases
 from lightning_nncf.export.clips import merge_clips
+from lightning_nncf.export.dynamic import open_axes, open_outputs
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import labels_in, lower
@@ -89,6 +90,7 @@ def export_onnx(
     export_format: ExportFormat = "qdq",
     opset: int = DEFAULT_OPSET,
     dynamic_batch: bool = True,
+    dynamic_shapes: Mapping[str, Mapping[int, str]] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     metadata: Mapping[str, Any] | None = None,
@@ -107,6 +109,8 @@ def export_onnx(
         opset: Version of the standard operator set: 19 to 25 with dynamo, 13 to 20 with TorchScript.
         dynamic_batch: Leave the batch size (the first size of the first input) open; inputs in lists stay fixed, and
             so do binary networks in ``openvino_fq``, which OpenVINO then runs with binary convolutions.
+        dynamic_shapes: Other sizes to leave open: by name of the input a name per axis, as in
+            ``{"input_ids": {1: "length"}}``; axes of the same name have the same size.
         input_names: Names of the input tensors; by default after keywords, else ``input``.
         output_names: Names of the output tensors; by default after their keys, else ``output``.
         metadata: Further entries for the file, such as the config; values that are no text are written as JSON.
@@ -133,7 +137,9 @@ def export_onnx(
             stacklevel=2,
         )
         dynamic_batch = False
-    request, structures = _request(copied, restart, cpu_inputs(inputs), opset, dynamic_batch, input_names, output_names)
+    request, structures = _request(
+        copied, restart, cpu_inputs(inputs), opset, dynamic_batch, dynamic_shapes or {}, input_names, output_names
+    )
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         model, used = run_exporter(request, exporter)
 
@@ -189,6 +195,7 @@ def _request(
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     opset: int,
     dynamic_batch: bool,
+    dynamic_shapes: Mapping[str, Mapping[int, str]],
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
 ) -> tuple[Request, dict[str, Any]]:
@@ -204,13 +211,15 @@ def _request(
         outputs = flat(*tensors)
     if not outputs:
         raise ExportError("the network returns no tensor, so there is nothing to export")
+    names = _names(input_names, _input_names(input_structure), "input_names")
+    dynamic = open_axes(tensors, names, dynamic_shapes, batch=dynamic_batch)
     request = Request(
         network=flat,
         tensors=tensors,
-        input_names=_names(input_names, _input_names(input_structure), "input_names"),
+        input_names=names,
         output_names=_names(output_names, names_of(flat.structure, "output"), "output_names"),
-        dynamic=_dynamic(tensors, tensors[0]) if dynamic_batch else [False] * len(tensors),
-        dynamic_outputs=_dynamic(outputs, tensors[0]) if dynamic_batch else [False] * len(outputs),
+        dynamic=dynamic,
+        dynamic_outputs=open_outputs(outputs, tensors, dynamic),
         opset=opset,
     )
     return request, {"inputs": input_structure, "outputs": flat.structure}
@@ -226,8 +235,3 @@ def _names(given: Sequence[str] | None, default: Sequence[str], argument: str) -
     if len(names) != len(default) or len(set(names)) != len(names):
         raise ExportError(f"`{argument}` must name {len(default)} different tensors, got {names}")
     return names
-
-
-def _dynamic(tensors: Sequence[Tensor], first: Tensor) -> list[bool]:
-    batch = first.shape[0] if first.ndim else None
-    return [tensor.ndim > 0 and tensor.shape[0] == batch for tensor in tensors]

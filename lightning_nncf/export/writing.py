@@ -12,9 +12,10 @@ import onnx
 from lightning_nncf.errors import ExportError
 from lightning_nncf.files import replacing
 
-__all__ = ["check_model", "check_writable", "deflated_size", "read_model", "write_model"]
+__all__ = ["check_model", "check_writable", "deflated_size", "read_graph", "read_model", "write_model"]
 
 _LARGEST = 2**31 - 1
+_LONGEST_NAME = 240
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -34,9 +35,17 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         raise ExportError(
             f"{str(target)!r} is a directory; give the path of a file, such as {str(target / 'model.onnx')!r}"
         )
+    if len(os.fsencode(target.name)) > _LONGEST_NAME:
+        raise ExportError(
+            f"the name {target.name[:20] + '...'!r} takes {len(os.fsencode(target.name))} bytes; use at most "
+            f"{_LONGEST_NAME}, which leaves room for the reports beside the file"
+        )
+    real = Path(os.path.realpath(target))
+    if real.is_symlink():
+        raise ExportError(f"{str(target)!r} is a link that leads to itself; remove it or give another path")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=target.parent):
+        real.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=real.parent):
             pass
     except OSError as error:
         raise ExportError(
@@ -94,8 +103,23 @@ def read_model(path: str | os.PathLike[str]) -> onnx.ModelProto:
     Raises:
         ExportError: If there is no such file, or it holds no ONNX model.
     """
+    return _load(path, weights=True)
+
+
+def read_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Read a model without the weights that lie in files of their own, as beyond 2 GB all do.
+
+    Raises:
+        ExportError: If there is no such file, or it holds no ONNX model.
+    """
+    return _load(path, weights=False)
+
+
+def _load(path: str | os.PathLike[str], *, weights: bool) -> onnx.ModelProto:
     try:
-        model: onnx.ModelProto = onnx.load(Path(path))
+        model: onnx.ModelProto = onnx.load(Path(path), load_external_data=weights)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"a file that holds weights of {str(path)!r} cannot be read: {error}") from error
     except (OSError, ValueError) as error:
         raise ExportError(f"cannot read {str(path)!r} as an ONNX model: {error}") from error
     except Exception as error:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from lightning_nncf.errors import ConfigError
+from lightning_nncf.proof.detections import set_distance
+from lightning_nncf.proof.distance import relative_rms
 
 __all__ = ["Difference", "Tolerance", "compare", "relative_rms"]
 
@@ -25,11 +28,29 @@ class Tolerance:
         agreement: Least share of samples with the same largest class, for outputs ``[N, C]``; one sample may always
             differ, so that a handful of samples cannot fail on a tie.
         layer_steps: Largest root mean square of one layer's difference on the same inputs, in quantization steps.
+        layer_rms: Largest root mean square of what follows the last quantizers, on the same inputs and relative to it.
     """
 
     relative_rms: float = 0.1
     agreement: float = 0.9
     layer_steps: float = 0.5
+    layer_rms: float = 0.03
+
+    @classmethod
+    def of(cls, value: Tolerance | float | None) -> Tolerance:
+        """Return a tolerance, given as such or by the largest relative root mean square alone.
+
+        Raises:
+            ConfigError: The number is not positive.
+        """
+        if isinstance(value, Tolerance):
+            return value
+        if value is not None and not 0 < value < float("inf"):
+            raise ConfigError(
+                "`tolerance` must be a positive number, the largest relative root mean square, or a Tolerance; got "
+                f"{value}"
+            )
+        return cls() if value is None else cls(relative_rms=float(value))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,35 +81,25 @@ class Difference:
         return agreed and self.relative_rms <= tolerance.relative_rms
 
 
-def relative_rms(value: Tensor, reference: Tensor) -> float:
-    """Return the root mean square of the difference, relative to the reference's; inf where anything is not finite.
-
-    >>> relative_rms(torch.tensor([3.0, 9.0]), torch.tensor([0.0, 5.0]))
-    1.0
-    """
-    if value.shape != reference.shape:
-        return float("inf")
-    value, reference = value.double(), reference.double()
-    if reference.numel() == 0 or torch.equal(value, reference):
-        return 0.0
-    error, size = (value - reference).square().mean().sqrt().item(), reference.square().mean().sqrt().item()
-    ratio = error / size if size > 0 else float("inf")
-    return ratio if ratio == ratio else float("inf")
-
-
-def compare(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Difference:
+def compare(
+    outputs: Sequence[Tensor], reference: Sequence[Tensor], detections: Sequence[Mapping[str, int]] = ()
+) -> Difference:
     """Compare flat outputs with those of the reference.
 
     Args:
         outputs: Outputs of a runtime.
         reference: Outputs of torch, or of another runtime.
+        detections: Places of outputs that together are a set, whose order and number are free; see `detections_in`.
     """
-    pairs = list(zip(outputs, reference, strict=True))
+    sets = [set_distance(outputs, reference, places) for places in detections]
+    inside = {place for places in detections for place in places.values()}
+    pairs = [pair for place, pair in enumerate(zip(outputs, reference, strict=True)) if place not in inside]
     floats = [(a, b) for a, b in pairs if b.is_floating_point()] or pairs
     same_shape = all(a.shape == b.shape for a, b in floats)
     largest = max(
         (float((a.double() - b.double()).abs().max()) for a, b in floats if same_shape and b.numel()), default=0.0
     )
+    largest = max([largest, *(found.score for found in sets)])
     agreement, samples = None, 0
     for a, b in floats:
         if same_shape and b.ndim == 2 and b.shape[0] > 0 and b.shape[1] > 1:
@@ -96,7 +107,9 @@ def compare(outputs: Sequence[Tensor], reference: Sequence[Tensor]) -> Differenc
             break
     return Difference(
         max_abs=largest if same_shape and largest == largest else float("inf"),
-        relative_rms=max((relative_rms(a, b) for a, b in floats), default=0.0),
+        relative_rms=max(
+            [*(relative_rms(a, b) for a, b in floats), *(found.relative_rms for found in sets)], default=0.0
+        ),
         agreement=agreement,
         samples=samples,
     )

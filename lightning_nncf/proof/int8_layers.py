@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnx
 
-from lightning_nncf.proof.runtimes import OpenVINOModel, RuntimeModel, session_options
+from lightning_nncf.proof.runtimes import RuntimeModel
+from lightning_nncf.proof.sessions import OnnxRuntimeSession
 
-__all__ = ["Int8Layers", "count_int8_layers"]
+__all__ = ["Int8Layers", "RuntimeLayer", "count_int8_layers", "onnxruntime_layers", "openvino_layers"]
 
 _ORT_CONVOLUTIONS = {
     **dict.fromkeys(("QLinearConv", "ConvInteger", "QLinearConvTranspose"), True),
@@ -28,6 +29,21 @@ _ORT_MATMULS = {
 _OPENVINO_CONVOLUTIONS = ("Convolution", "Deconvolution", "GroupConvolution", "BinaryConvolution")
 _OPENVINO_MATMULS = ("FullyConnected", "MatMul")
 _INTEGERS = ("u8", "i8", "u4", "i4")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeLayer:
+    """A convolution or matrix multiplication after a runtime's own optimization.
+
+    Args:
+        kind: What it is.
+        integer: Whether it runs on integers.
+        names: Names of the file's nodes that went into it, as far as the runtime kept them.
+    """
+
+    kind: Literal["convolution", "matmul"]
+    integer: bool
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,40 +63,56 @@ class Int8Layers:
     all_matmuls: int
 
     @classmethod
-    def of(cls, convolutions: Iterable[bool], matmuls: Iterable[bool]) -> Int8Layers:
-        """Count from one flag per layer.
+    def of(cls, layers: Iterable[RuntimeLayer]) -> Int8Layers:
+        """Count layers.
 
-        >>> Int8Layers.of([True, False], [True])
-        Int8Layers(convolutions=1, all_convolutions=2, matmuls=1, all_matmuls=1)
+        >>> Int8Layers.of([RuntimeLayer(kind="matmul", integer=True, names=())])
+        Int8Layers(convolutions=0, all_convolutions=0, matmuls=1, all_matmuls=1)
         """
-        first, second = list(convolutions), list(matmuls)
-        return cls(convolutions=sum(first), all_convolutions=len(first), matmuls=sum(second), all_matmuls=len(second))
+        found = list(layers)
+        convolutions = [layer.integer for layer in found if layer.kind == "convolution"]
+        matmuls = [layer.integer for layer in found if layer.kind == "matmul"]
+        return cls(
+            convolutions=sum(convolutions),
+            all_convolutions=len(convolutions),
+            matmuls=sum(matmuls),
+            all_matmuls=len(matmuls),
+        )
 
 
 def count_int8_layers(model: RuntimeModel) -> Int8Layers:
     """Count the integer layers of a model after its runtime's own optimization."""
-    return _openvino(model) if isinstance(model, OpenVINOModel) else _onnxruntime(model.path)
-
-
-def _onnxruntime(path: Path) -> Int8Layers:
+    if layers := model.session.layers():
+        return Int8Layers.of(openvino_layers(layers))
     with tempfile.TemporaryDirectory() as folder:
-        options = session_options(None)
-        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
-        runtime = importlib.import_module("onnxruntime")
-        runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        ops = [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
-    return Int8Layers.of(
-        (_ORT_CONVOLUTIONS[op] for op in ops if op in _ORT_CONVOLUTIONS),
-        (_ORT_MATMULS[op] for op in ops if op in _ORT_MATMULS),
-    )
+        optimized = Path(folder) / "optimized.onnx"
+        OnnxRuntimeSession(str(model.path), None, str(optimized))
+        return Int8Layers.of(onnxruntime_layers(onnx.load(optimized, load_external_data=False)))
 
 
-def _openvino(model: OpenVINOModel) -> Int8Layers:
-    layers = [
-        tuple(str(op.get_rt_info()[key].astype(str)) for key in ("layerType", "runtimePrecision"))
-        for op in model.compiled.get_runtime_model().get_ops()
-    ]
-    return Int8Layers.of(
-        (precision in _INTEGERS for kind, precision in layers if kind in _OPENVINO_CONVOLUTIONS),
-        (precision in _INTEGERS for kind, precision in layers if kind in _OPENVINO_MATMULS),
-    )
+def onnxruntime_layers(optimized: onnx.ModelProto) -> list[RuntimeLayer]:
+    """List the layers of a file as ONNX Runtime wrote it after optimization."""
+    layers = []
+    for node in optimized.graph.node:
+        names = (node.name, *node.output)
+        if node.op_type in _ORT_CONVOLUTIONS:
+            layers.append(RuntimeLayer(kind="convolution", integer=_ORT_CONVOLUTIONS[node.op_type], names=names))
+        elif node.op_type in _ORT_MATMULS:
+            layers.append(RuntimeLayer(kind="matmul", integer=_ORT_MATMULS[node.op_type], names=names))
+    return layers
+
+
+def openvino_layers(layers: Iterable[Sequence[str]]) -> list[RuntimeLayer]:
+    """List the layers of OpenVINO's runtime model, given by kind, precision and original names.
+
+    >>> openvino_layers([("Convolution", "u8", "conv1/Conv,relu"), ("Reorder", "f32", "")])
+    [RuntimeLayer(kind='convolution', integer=True, names=('conv1/Conv', 'relu'))]
+    """
+    found = []
+    for kind, precision, names in layers:
+        integer, originals = precision in _INTEGERS, tuple(names.split(","))
+        if kind in _OPENVINO_CONVOLUTIONS:
+            found.append(RuntimeLayer(kind="convolution", integer=integer, names=originals))
+        elif kind in _OPENVINO_MATMULS:
+            found.append(RuntimeLayer(kind="matmul", integer=integer, names=originals))
+    return found

@@ -13,7 +13,32 @@ from lightning_nncf.proof.compare import Difference, Tolerance
 from lightning_nncf.proof.int8_layers import Int8Layers
 from lightning_nncf.proof.layer_check import LayerCheck
 
-__all__ = ["RuntimeResult", "VerificationReport"]
+__all__ = ["RuntimeResult", "SizeResult", "VerificationReport"]
+
+_FLOAT = 0.01
+"""Relative root mean square beyond which two computations in float disagree."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeResult:
+    """What one runtime made of a call of another size than the example's.
+
+    Args:
+        label: What is other, as in ``batch 3``.
+        difference: Distance of the outputs from the reference's, None if there are none.
+        error: Why the runtime could not run it, None if it could.
+        passed: Whether the outputs agree, or else all layers.
+    """
+
+    label: str
+    difference: Difference | None = None
+    error: str | None = None
+    passed: bool = True
+
+    def __str__(self) -> str:
+        """Write what is other, and how far that is off."""
+        off = "" if self.difference is None else f"relative RMS {self.difference.relative_rms:.3g}"
+        return f"{self.label}: {self.error or off}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +53,17 @@ class RuntimeResult:
         layers: Layers that run on integers.
         latency: Median seconds of one call, None if not timed.
         reference_latency: The same for the float file.
-        layer_check: Comparison layer by layer, only made where the outputs differ beyond the tolerance.
-        passed: Whether the outputs, or else all layers, agree within the tolerance; true without a reference.
+        layer_check: Comparison layer by layer on a few samples; none where no activation is quantized, or where the
+            runtime cannot show its layers.
+        sizes: Calls of other sizes than the example's.
+        float_difference: Distance of the float file's outputs from those of the network without compression; only made
+            where the file disagrees.
+        error: Why the runtime could not load or run the file, None if it could.
+        by_layer: Whether outputs differ beyond the tolerance, but no layer is at fault.
+        warnings: What speaks against the file though it is right: layers in float, or no gain in speed.
+        notes: What one should know of the proof.
+        passed: Whether the outputs at all sizes, or else all layers, agree within the tolerance; true without a
+            reference.
     """
 
     runtime: str
@@ -40,7 +74,18 @@ class RuntimeResult:
     latency: float | None = None
     reference_latency: float | None = None
     layer_check: LayerCheck | None = None
+    sizes: tuple[SizeResult, ...] = ()
+    float_difference: Difference | None = None
+    error: str | None = None
+    by_layer: bool = False
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     passed: bool = True
+
+    @property
+    def float_agrees(self) -> bool:
+        """Whether the float file agrees as float files do, or was not run."""
+        return self.float_difference is None or self.float_difference.relative_rms <= _FLOAT
 
     @property
     def speedup(self) -> float | None:
@@ -62,6 +107,7 @@ class VerificationReport:
         results: One entry per runtime.
         reference_size: Bytes of the float file, None without one.
         metadata: What the file says about itself.
+        notes: What one should know of the proof, whatever the runtime.
     """
 
     path: str
@@ -71,6 +117,12 @@ class VerificationReport:
     results: tuple[RuntimeResult, ...]
     reference_size: int | None = None
     metadata: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What speaks against the file in any runtime, though it is right."""
+        return tuple(warning for result in self.results for warning in result.warnings)
 
     @property
     def passed(self) -> bool:
@@ -109,7 +161,37 @@ class VerificationReport:
             table.add_row(*_row(result, self.reference))
         buffer = io.StringIO()
         Console(file=buffer, width=160, color_system=None, force_terminal=False).print(table)
-        return "\n".join(line.rstrip() for line in buffer.getvalue().rstrip().splitlines())
+        lines = [line.rstrip() for line in buffer.getvalue().rstrip().splitlines()]
+        return "\n".join([*lines, *self._remarks()])
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a file may say about its proof: nothing that differs from one run to the next, such as times."""
+        return {
+            result.runtime: {
+                "version": result.version,
+                "skipped": result.skipped,
+                "relative_rms": None if result.difference is None else float(f"{result.difference.relative_rms:.2g}"),
+                "layers": None if result.layers is None else asdict(result.layers),
+                "sizes": [size.label for size in result.sizes],
+                "warnings": list(result.warnings),
+            }
+            for result in self.results
+        }
+
+    def _remarks(self) -> list[str]:
+        remarks = []
+        for result in self.results:
+            name = f"{result.runtime} {result.version}"
+            if result.error is not None:
+                remarks.append(f"{name} FAILED: {result.error}")
+            remarks += [f"{name} FAILED at {size}" for size in result.sizes if not size.passed]
+            if not result.passed and result.layer_check is not None:
+                remarks.append(f"{name}: {result.layer_check}")
+            if sizes := [size.label for size in result.sizes if size.passed]:
+                remarks.append(f"{name} also agrees at {', '.join(sizes)}")
+            remarks += [f"{name}: {note}" for note in result.notes]
+            remarks += [f"{name} WARNING: {warning}" for warning in result.warnings]
+        return [*remarks, *self.notes]
 
     def _title(self) -> str:
         size = f"{self.size / 1e6:.2f} MB"
@@ -123,10 +205,10 @@ def _row(result: RuntimeResult, reference: str) -> list[str]:
     if result.skipped is not None:
         return [name, *[""] * 8, result.skipped]
     layers, difference = result.layers, result.difference
-    verdict = "ok" if result.passed else "FAILED"
-    if difference is None and result.runtime == reference:
+    verdict = "FAILED" if not result.passed else "ok, see below" if result.warnings else "ok"
+    if result.passed and difference is None and result.runtime == reference:
         verdict = "the reference"
-    elif result.passed and result.layer_check is not None:
+    elif result.passed and result.by_layer and result.layer_check is not None:
         verdict = f"ok, by layer ({result.layer_check.steps:.2g} steps)"
     return [
         name,

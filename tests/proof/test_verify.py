@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import subprocess
@@ -13,11 +14,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.errors import ExportError, VerificationError
 from lightning_nncf.export import ExportReport
 from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel, Tolerance, verify_file, verify_onnx
 from lightning_nncf.proof.compare import compare, relative_rms
-from tests.export.networks import Block, Residual, quick_export
+from lightning_nncf.proof.disturbance import Disturbance
+from tests.export.networks import Block, Residual, activation, for_weight, quick_export
 
 _Exported = tuple[Residual, Tensor, Path, ExportReport]
 
@@ -55,12 +58,12 @@ def test_one_block_is_within_one_step(runtime: type[OnnxRuntimeModel], tmp_path:
     assert (difference > step / 2).float().mean().item() < 1e-3
 
 
-def _break(path: Path, name: str, to: Path) -> None:
-    """Write the file with one constant halved."""
+def _break(path: Path, name: str, to: Path, factor: float = 0.5) -> None:
+    """Write the file with one constant made smaller or larger."""
     model = onnx.load(path)
     for item in model.graph.initializer:
         if item.name == name:
-            item.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(item) * 0.5).astype(np.float32), name))
+            item.CopyFrom(numpy_helper.from_array((numpy_helper.to_array(item) * factor).astype(np.float32), name))
     onnx.save(model, to)
 
 
@@ -74,6 +77,118 @@ def test_wrong_layer_is_named(residual: _Exported, constant: str, layer: str, tm
         verify_onnx(
             tmp_path / "broken.onnx", network, ((x,), {}), tolerance=Tolerance(relative_rms=0.02), latency_runs=0
         )
+
+
+def test_fault_below_the_tolerance_of_the_outputs_is_found_in_its_layer(residual: _Exported, tmp_path: Path) -> None:
+    network, x, path, _ = residual
+    _break(path, "conv1.quantizer/folded_scale", tmp_path / "broken.onnx", 1.1)
+    report = verify_onnx(
+        tmp_path / "broken.onnx",
+        network,
+        ((x,), {}),
+        tolerance=0.5,
+        latency_runs=0,
+        raise_on_failure=False,
+        runtimes=["onnxruntime"],
+    )
+    (result,) = report.results
+    assert result.difference is not None
+    assert result.difference.within(report.tolerance)
+    assert not result.passed
+    assert result.layer_check is not None
+    assert result.layer_check.first == "relu1"
+    assert result.layer_check.steps > 0.5
+
+
+@pytest.mark.parametrize(
+    ("right", "message"), [(True, "the float file agrees"), (False, "the float file disagrees too")]
+)
+def test_message_says_whether_the_float_file_disagrees_too(
+    right: bool, message: str, residual: _Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x, path, _ = residual
+    plain = _without_quantizers(network)
+    if not right:
+        plain.linear = nn.Linear(8, 5)
+    quick_export(plain, x, tmp_path / "float.onnx")
+    _break(path, "conv1.quantizer/folded_scale", tmp_path / "broken.onnx")
+    # Quantizers of these networks are ordinary submodules, which strip() would leave.
+    monkeypatch.setattr("lightning_nncf.proof.torch_side.strip", lambda plain: _disable(plain))
+    with pytest.raises(VerificationError, match=message):
+        verify_onnx(
+            tmp_path / "broken.onnx",
+            network,
+            ((x,), {}),
+            reference_fp32=tmp_path / "float.onnx",
+            latency_runs=0,
+            runtimes=["onnxruntime"],
+        )
+
+
+def _disable(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, Quantizer):
+            module.enabled = False
+
+
+def _without_quantizers(network: Residual) -> Residual:
+    plain = copy.deepcopy(network)
+    _disable(plain)
+    return plain
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_saturation_is_blamed_only_where_the_processor_saturates(
+    lacking: bool, residual: _Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, x, path, _ = residual
+    _break(path, "conv1.quantizer/folded_scale", tmp_path / "broken.onnx")
+    monkeypatch.setattr("lightning_nncf.proof.complaint.saturates", lambda: lacking)
+    with pytest.raises(VerificationError) as raised:
+        verify_onnx(tmp_path / "broken.onnx", network, ((x,), {}), latency_runs=0, runtimes=["onnxruntime"])
+    assert ("overflow_fix" in str(raised.value)) is lacking
+    assert ("ignored_scopes" in str(raised.value)) is not lacking
+
+
+def test_layers_are_compared_though_the_outputs_agree(residual: _Exported) -> None:
+    network, x, path, _ = residual
+    report = verify_onnx(path, network, ((x,), {}), latency_runs=0, runtimes=["onnxruntime"])
+    (result,) = report.results
+    assert result.layer_check is not None
+    assert result.layer_check.layers == 5
+    assert not result.by_layer
+
+
+class _Amplifier(nn.Module):
+    """Turns a single quantization step of its input into a large difference, as untrained networks do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.input = activation(-3.0, 3.0)
+        self.linear = nn.Linear(4, 4)
+        self.weight = for_weight(self.linear.weight)
+        self.last = activation(-3.0, 3.0, signed=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.last(nn.functional.linear(self.input(x), self.weight(self.linear.weight), self.linear.bias))
+        return torch.sin(y * 1e6)
+
+
+def test_network_that_amplifies_float_noise_is_told_from_a_wrong_file(tmp_path: Path) -> None:
+    network, x = _Amplifier().eval(), torch.randn(64, 4)
+    quick_export(network, x, tmp_path / "m.onnx")
+    report = verify_onnx(
+        tmp_path / "m.onnx",
+        network,
+        ((x,), {}),
+        tolerance=Tolerance(relative_rms=1e-9),
+        latency_runs=0,
+        runtimes=["onnxruntime"],
+        raise_on_failure=False,
+    )
+    assert report.proven
+    assert report.results[0].by_layer
+    assert "the network moves them by" in report.table()
 
 
 def test_fault_behind_the_last_quantizer_is_told_apart(residual: _Exported, tmp_path: Path) -> None:
@@ -223,3 +338,14 @@ def test_one_sample_may_always_disagree() -> None:
 def test_input_of_a_wrong_shape_is_an_error_that_names_it(runtime: type[OnnxRuntimeModel], residual: _Exported) -> None:
     with pytest.raises(ExportError, match=r"cannot run .*input \(2, 4, 8, 8\)"):
         runtime(residual[2])(torch.zeros(2, 4, 8, 8))
+
+
+def test_equal_scores_in_another_order_are_no_fault() -> None:
+    scores = torch.ones(1, 64)
+    plain = torch.topk(scores, 3).indices
+    with Disturbance():
+        disturbed = torch.topk(scores, 3).indices
+    assert not torch.equal(plain, disturbed)
+    with Disturbance():
+        apart = torch.topk(torch.arange(64.0), 3).indices
+    assert apart.tolist() == [63, 62, 61]
