@@ -17,6 +17,7 @@ from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
 from lightning_nncf.export.bias import quantize_biases
 from lightning_nncf.export.bias_room import make_room_for_biases
 from lightning_nncf.export.clips import merge_clips
+from lightning_nncf.export.coarsening import coarsen_weights
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import labels_in, lower
@@ -29,7 +30,8 @@ from lightning_nncf.export.storage import StoredWeight, float_weights, store_wei
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
 from lightning_nncf.export.widening import widen_weights
-from lightning_nncf.export.writing import check_model, check_writable, deflated_size, write_model
+from lightning_nncf.export.writing import check_model, check_writable, deflated_size, lower_ir_version, write_model
+from lightning_nncf.export.zero_points import own_zero_points, spread_zero_points
 
 __all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
 
@@ -149,9 +151,12 @@ def export_onnx(
         factors = widen_weights(model, lowered.weights)
         quantize_biases(model)
         weights = store_weights(model, lowered.weights, factors)
+        spread_zero_points(model)
+        own_zero_points(model)
     else:
         folded, weights = FoldedBatchNorms(), float_weights(model, lowered.weights)
     clean(model)
+    lower_ir_version(model)
     opset_written = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     write_metadata(
         model,

@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
 
-__all__ = ["FIRST_OPSET", "StoredWeight", "float_weights", "pack_nibbles", "store_weights"]
+__all__ = ["FIRST_OPSET", "StoredWeight", "float_weights", "pack_nibbles", "packed", "store_weights"]
 
 FIRST_OPSET = 21
 """First opset whose ``DequantizeLinear`` and ``Cast`` take 4-bit integers."""
@@ -234,7 +234,7 @@ def _pack(
 ) -> list[tuple[onnx.NodeProto, list[onnx.NodeProto]]]:
     """Store a weight in 4 bits and return what replaces the nodes that read it."""
     offset, signed = nibbles.offset, nibbles.signed
-    source = graph.add_tensor(f"{name}/packed", _packed(nibbles.integers, signed=signed))
+    source = graph.add_tensor(f"{name}/packed", packed(nibbles.integers, signed=signed))
     before: list[onnx.NodeProto] = []
     if cast:
         before.append(
@@ -258,13 +258,14 @@ def _pack(
         if not cast:
             shape = np.asarray(graph.constant(node.input[1])).shape
             points = np.broadcast_to(-offset.reshape(-1 if shape else ()), shape)
-            reader.input[2] = graph.add_tensor(f"{name}/zero_point", _packed(points, signed=signed))
+            reader.input[2] = graph.add_tensor(f"{name}/zero_point", packed(points, signed=signed))
         replacements.append((node, [*before, reader]))
         before = []
     return replacements
 
 
-def _packed(integers: NDArray[Any], *, signed: bool) -> TensorProto:
+def packed(integers: NDArray[Any], *, signed: bool) -> TensorProto:
+    """Return an INT4 or UINT4 tensor that has no name yet."""
     return TensorProto(
         data_type=TensorProto.INT4 if signed else TensorProto.UINT4,
         dims=integers.shape,
