@@ -25,7 +25,9 @@ from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
 from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.movement import repeat_quantizers
+from lightning_nncf.export.pooling import rewrite_average_pools
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
+from lightning_nncf.export.reductions import rewrite_reductions
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
@@ -147,6 +149,8 @@ def export_onnx(
         folded = fold_batch_norms(model)
         repeat_quantizers(model)
         merge_clips(model)
+        rewrite_average_pools(model)
+        rewrite_reductions(model)
         make_room_for_biases(model)
         factors = widen_weights(model, lowered.weights)
         quantize_biases(model)
