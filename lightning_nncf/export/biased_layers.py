@@ -26,7 +26,7 @@ class BiasedLayer:
         weight: The ``DequantizeLinear`` of the weight.
         axis: Axis of the output channels in the weight.
         bias: Its values, ``[C]``.
-        step: What one integer of the sums stands for, the scale of the input times that of the weight; ``[C]`` or ``[]``.
+        step: What one integer of the sums stands for: the input's scale times the weight's, ``[C]`` or ``[]``.
     """
 
     node: onnx.NodeProto

@@ -24,7 +24,9 @@ from lightning_nncf.export.lowering import labels_in, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
 from lightning_nncf.export.missing import missing_quantizers
+from lightning_nncf.export.metadata import bits_summary, clean, write_metadata
 from lightning_nncf.export.movement import repeat_quantizers
+from lightning_nncf.export.naming import name_layers
 from lightning_nncf.export.pooling import rewrite_average_pools
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
 from lightning_nncf.export.reductions import rewrite_reductions
@@ -213,11 +215,14 @@ def _request(
         outputs = flat(*tensors)
     if not outputs:
         raise ExportError("the network returns no tensor, so there is nothing to export")
+    inputs_named = _names(input_names, _input_names(input_structure), "input_names")
+    # A network may return what it takes under the same key; a file has no two tensors of one name.
+    defaults = [f"{name}_output" if name in inputs_named else name for name in names_of(flat.structure, "output")]
     request = Request(
         network=flat,
         tensors=tensors,
-        input_names=_names(input_names, _input_names(input_structure), "input_names"),
-        output_names=_names(output_names, names_of(flat.structure, "output"), "output_names"),
+        input_names=inputs_named,
+        output_names=_names(output_names, defaults, "output_names", taken=inputs_named),
         dynamic=_dynamic(tensors, tensors[0]) if dynamic_batch else [False] * len(tensors),
         dynamic_outputs=_dynamic(outputs, tensors[0]) if dynamic_batch else [False] * len(outputs),
         opset=opset,
@@ -230,10 +235,14 @@ def _input_names(structure: Mapping[str, Any]) -> list[str]:
     return [*names_of(args, "input"), *names_of(kwargs, "input")]
 
 
-def _names(given: Sequence[str] | None, default: Sequence[str], argument: str) -> list[str]:
+def _names(
+    given: Sequence[str] | None, default: Sequence[str], argument: str, *, taken: Sequence[str] = ()
+) -> list[str]:
     names = list(default if given is None else given)
     if len(names) != len(default) or len(set(names)) != len(names):
         raise ExportError(f"`{argument}` must name {len(default)} different tensors, got {names}")
+    if both := [name for name in names if name in taken]:
+        raise ExportError(f"`{argument}` must differ from the names of the inputs, both hold {both[0]!r}")
     return names
 
 

@@ -54,6 +54,7 @@ class OnnxGraph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.inputs = {item.name for item in model.graph.input}
         self.outputs = {output.name for output in model.graph.output}
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._constants: dict[str, NDArray[Any] | None] = {}
@@ -129,7 +130,7 @@ class OnnxGraph:
     def add_tensor(self, name: str, tensor: onnx.TensorProto) -> str:
         """Add an initializer as it is and return its name, made unique where it is taken."""
         unique, count = name, 1
-        while unique in self._initializers or unique in self._producer:
+        while unique in self._initializers or unique in self._producer or unique in self.inputs:
             unique, count = f"{name}.{count}", count + 1
         tensor.name = unique
         self._initializers[unique] = tensor

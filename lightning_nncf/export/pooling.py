@@ -6,8 +6,8 @@ Measured with ONNX Runtime 1.18 to 1.32 and OpenVINO 2026.4:
 * With windows that overhang (``ceil_mode``) and padding that counts, OpenVINO divides by other numbers than torch, in
   float too, and ONNX Runtime does on integers, even without padding.
 
-Zeros that are padded before, and quantized with the rest, are right everywhere and keep integers. Where the values are no
-integers there, an op between keeps OpenVINO from merging the two paddings again.
+Zeros that are padded before, and quantized with the rest, are right everywhere and keep integers. Where the values are
+no integers there, an op between keeps OpenVINO from merging padding and pool again.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def _rewritten(graph: OnnxGraph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     padded_before = before is not None and before.op_type == "Pad"
     overhangs = bool(attribute(node, "ceil_mode", 0))
     if (widths or padded_before) and (overhangs or _has_zero_point(graph, source)):
-        new, pooled = _padded(graph, node, widths, name)
+        # Over requantized zeros OpenVINO is wrong in one dimension, behind a convolution.
+        plain = len(attribute(node, "kernel_shape", ())) == 2 and not overhangs
+        grid = _grid(graph, source) if plain else None
+        new, pooled = _padded(graph, source, widths, grid, name)
     elif counted and overhangs and not widths:
         new, pooled = [], source
     else:
@@ -64,7 +67,9 @@ def _rewritten(graph: OnnxGraph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     pool = onnx.NodeProto()
     pool.CopyFrom(node)
     pool.input[0] = pooled
-    kept = [item for item in pool.attribute if item.name != "count_include_pad" and not (widths and item.name == "pads")]
+    kept = [
+        item for item in pool.attribute if item.name != "count_include_pad" and not (widths and item.name == "pads")
+    ]
     del pool.attribute[:]
     pool.attribute.extend(kept)
     return [*new, pool]
@@ -80,11 +85,10 @@ def _has_zero_point(graph: OnnxGraph, name: str) -> bool:
 
 
 def _padded(
-    graph: OnnxGraph, node: onnx.NodeProto, widths: Sequence[int], name: str
+    graph: OnnxGraph, source: str, widths: Sequence[int], grid: Sequence[str] | None, name: str
 ) -> tuple[list[onnx.NodeProto], str]:
-    """Return nodes that pad the input of a pool with zeros, and their result."""
-    source, new = node.input[0], []
-    grid = _grid(graph, source)
+    """Return nodes that pad a tensor with zeros and keep them apart from the pool, and their result."""
+    new = []
     if widths:
         half = len(widths) // 2
         pads = np.array([0, 0, *widths[:half], 0, 0, *widths[half:]], np.int64)
@@ -95,9 +99,7 @@ def _padded(
         new.append(shield(graph, source, f"{name}/shielded", name))
     else:
         new += [
-            helper.make_node(
-                "QuantizeLinear", [source, *grid], [f"{name}/requantized"], name=f"{name}/QuantizeLinear"
-            ),
+            helper.make_node("QuantizeLinear", [source, *grid], [f"{name}/requantized"], name=f"{name}/QuantizeLinear"),
             helper.make_node(
                 "DequantizeLinear", [f"{name}/requantized", *grid], [f"{name}/on_grid"], name=f"{name}/DequantizeLinear"
             ),

@@ -4,8 +4,8 @@ Measured with OpenVINO 2026.4 (ONNX Runtime is right in each case):
 
 * A mean or sum of a dequantized tensor ``[N, C, L]`` gives as many right rows as its result has channels, and what lies
   in memory for the others. Of ``[N, C, L, 1]`` it is right.
-* A maximum or minimum whose result is quantized is rounded to whole numbers and cut to the range of the integers, unless
-  its input is dequantized itself, or an op that cannot be merged with it stands behind it.
+* A maximum or minimum whose result is quantized is rounded to whole numbers and cut to the range of the integers,
+  unless its input is dequantized itself, or an op that cannot be merged with it stands behind it.
 """
 
 from __future__ import annotations

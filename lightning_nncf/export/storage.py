@@ -11,8 +11,8 @@ OpenVINO 2026.4, 2 to 64 samples, one thread) decides how its layer reads it:
   embeddings keep 4 bits in memory without the cast (``MatMulNBits`` in ONNX Runtime, ``i4`` in OpenVINO).
 
 A weight that does not fit INT4, because it was quantized asymmetrically or a folded batch norm turned its sign, is
-stored as UINT4 with an integer to add per channel, 0 in channels without a negative value. One that was widened for its layer's bias is multiplied behind the
-cast, also when the file is loaded.
+stored as UINT4 with an integer to add per channel, 0 in channels without a negative value. One that was widened for its
+layer's bias is multiplied behind the cast, also when the file is loaded.
 
 INT2 exists from opset 25 on, but OpenVINO refuses it, so 2 and 3 bits are stored in 4.
 """

@@ -42,7 +42,7 @@ def test_default_file_is_standard_onnx_with_integer_weights(residual: _Exported)
     assert (report.exporter, report.opset) == ("dynamo", 21)
     biases = [item for item in weights if item.data_type == TensorProto.INT32]
     weights = [item for item in weights if item.data_type != TensorProto.INT32]
-    assert [tuple(item.dims) for item in biases] == [(5,)]
+    assert [tuple(item.dims) for item in biases] == [(8,), (8,), (5,)]
     assert [tuple(item.dims) for item in weights] == [(8, 3, 3, 3), (8, 8, 3, 3), (5, 8)]
     assert all(item.data_type == TensorProto.INT8 and len(item.raw_data) == np.prod(item.dims) for item in weights)
 

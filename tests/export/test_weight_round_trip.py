@@ -90,9 +90,7 @@ def test_stored_weight_reads_back_as_the_quantizers_output(case: tuple[Tensor, Q
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 8])
 def test_runtime_reads_back_a_weight_of_one_sign(bits: int, sign: int, per_channel: bool, integers: bool) -> None:
     weight = sign * torch.linspace(0.5, 3.0, 24).reshape(4, 6)
-    quantizer = for_weight(
-        weight, bits=bits, mode="asymmetric", signed=None, per_channel=per_channel, half_range=False
-    )
+    quantizer = for_weight(weight, bits=bits, mode="asymmetric", signed=None, per_channel=per_channel, half_range=False)
     model = _model(weight, quantizer, integers=integers, opset=21)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
