@@ -38,8 +38,8 @@ def require_finite(network: nn.Module) -> None:
     bad = [name for name, parameter in network.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if bad:
         raise ExportError(
-            f"{len(bad)} parameters are NaN or infinite, as {_few(bad)}: training diverged. Load an earlier checkpoint, "
-            "or train again with a lower learning rate or clipped gradients"
+            f"{len(bad)} parameters are NaN or infinite, as {_few(bad)}: training diverged. Load an earlier "
+            "checkpoint, or train again with a lower learning rate or clipped gradients"
         )
     bad = [name for name, buffer in network.named_buffers() if bool(torch.isnan(buffer).any())]
     variances = []
@@ -56,8 +56,8 @@ def require_finite(network: nn.Module) -> None:
     bad = list(dict.fromkeys(bad))
     if bad:
         raise ExportError(
-            f"{len(bad)} buffers are NaN or infinite, as {_few(bad)}: a batch with such values went through the network "
-            "in training mode. Load an earlier checkpoint, or look for NaN in the data"
+            f"{len(bad)} buffers are NaN or infinite, as {_few(bad)}: a batch with such values went through the "
+            "network in training mode. Load an earlier checkpoint, or look for NaN in the data"
         )
     if variances:
         raise ExportError(
