@@ -30,6 +30,7 @@ from lightning_nncf.export.naming import name_layers
 from lightning_nncf.export.pooling import rewrite_average_pools
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
 from lightning_nncf.export.reductions import rewrite_reductions
+from lightning_nncf.export.signed_activations import sign_activations
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
@@ -153,6 +154,7 @@ def export_onnx(
         merge_clips(model)
         rewrite_average_pools(model)
         rewrite_reductions(model)
+        sign_activations(model)
         make_room_for_biases(model)
         factors = widen_weights(model, lowered.weights)
         quantize_biases(model)
