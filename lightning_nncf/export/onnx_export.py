@@ -30,6 +30,7 @@ from lightning_nncf.export.naming import name_layers
 from lightning_nncf.export.pooling import rewrite_average_pools
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
 from lightning_nncf.export.reductions import rewrite_reductions
+from lightning_nncf.export.sequences import end_sequences
 from lightning_nncf.export.signed_activations import sign_activations
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
@@ -146,6 +147,7 @@ def export_onnx(
 
     name_layers(model)
     missing = missing_quantizers(copied, quantizers, labels_in(model))
+    end_sequences(model)
     lowered = lower(model, quantizers, FORMATS[export_format]())
     if export_format == "qdq":
         fold_transposes(model)
@@ -162,6 +164,8 @@ def export_onnx(
         spread_zero_points(model)
         own_zero_points(model)
     else:
+        rewrite_average_pools(model)
+        rewrite_reductions(model)
         folded, weights = FoldedBatchNorms(), float_weights(model, lowered.weights)
     clean(model)
     lower_ir_version(model)

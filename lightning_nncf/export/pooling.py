@@ -80,8 +80,11 @@ def _has_zero_point(graph: OnnxGraph, name: str) -> bool:
     node = quantized_source(graph, name, MOVING | SCALING | _SHIFTING)
     if node is None:
         return False
-    shifted = quantized_source(graph, name, MOVING | SCALING) is None
-    return shifted or (len(node.input) > 2 and bool(np.any(graph.constant(node.input[2]))))
+    if quantized_source(graph, name, MOVING | SCALING) is None:
+        return True
+    # Of a FakeQuantize, the low end of its range.
+    offset = node.input[1 if node.op_type == "FakeQuantize" else 2] if len(node.input) > 2 else None
+    return offset is not None and bool(np.any(graph.constant(offset)))
 
 
 def _padded(
@@ -113,8 +116,7 @@ def _grid(graph: OnnxGraph, name: str) -> Sequence[str] | None:
     if node is not None and node.op_type == "Pad" and attribute(node, "mode", "constant") == "constant":
         value = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
         node = None if value is None or np.any(value) else graph.producer(node.input[0])
-    if not is_activation_dequantize(graph, node):
+    if node is None or node.op_type != "DequantizeLinear" or not is_activation_dequantize(graph, node):
         return None
-    assert node is not None, "has just been looked at"
     scale = graph.constant(node.input[1])
     return node.input[1:3] if len(node.input) > 2 and scale is not None and scale.ndim == 0 else None

@@ -23,8 +23,9 @@ _COMPUTING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "DequantizeLi
 
 
 def is_activation_dequantize(graph: OnnxGraph, node: onnx.NodeProto | None) -> bool:
-    """Whether a node dequantizes something that is no constant."""
-    return node is not None and node.op_type == "DequantizeLinear" and graph.constant(node.input[0]) is None
+    """Whether a node dequantizes something that is no constant; a ``FakeQuantize`` does both."""
+    kinds = ("DequantizeLinear", "FakeQuantize")
+    return node is not None and node.op_type in kinds and graph.constant(node.input[0]) is None
 
 
 def quantized_source(graph: OnnxGraph, name: str, through: Container[str]) -> onnx.NodeProto | None:
@@ -54,7 +55,7 @@ def reaches_quantizer(graph: OnnxGraph, name: str) -> bool:
     open_names, seen = [name], {name}
     while open_names:
         for node in graph.consumers(open_names.pop()):
-            if node.op_type == "QuantizeLinear":
+            if node.op_type in ("FakeQuantize", "QuantizeLinear"):
                 return True
             if node.op_type not in _COMPUTING:
                 new = [result for result in node.output if result not in seen]

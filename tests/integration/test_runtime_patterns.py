@@ -79,20 +79,17 @@ class _SpatialAttention(nn.Module):
 _PATTERNS: dict[str, Callable[[], nn.Module]] = {
     "mean of tokens": lambda: _Tokens(lambda x: x.mean(1)),
     "kept mean of tokens": lambda: _Tokens(lambda x: torch.relu(x).mean(1, keepdim=True)),
-    "scaled mean of tokens": lambda: _Tokens(lambda x: (x * 1.5).mean(1)),
-    "sum of features": lambda: _Tokens(lambda x: x.sum(-1)),
     "mean over time": lambda: _Sequences(lambda x: x.mean(-1)),
     "mean of a sample": lambda: _Sequences(lambda x: x.mean((1, 2))),
     "mean of a flat map": lambda: _Images(lambda x: x.flatten(2).mean(-1), nn.Linear(8, 5)),
     "largest of a map": lambda: _Images(lambda x: x.amax((2, 3)), nn.Linear(8, 5)),
     "smallest of a map": lambda: _Images(lambda x: x.amin((2, 3), keepdim=True).flatten(1), nn.Linear(8, 5)),
     "largest token": lambda: _Tokens(lambda x: x.max(1)[0], nn.Linear(8, 5)),
-    "gate of the largest": lambda: _Images(
-        lambda x: torch.sigmoid(x.amax((2, 3), keepdim=True)) * x, nn.Conv2d(8, 4, 1)
-    ),
     "spatial attention": _SpatialAttention,
     "padded average pool": lambda: _Images(lambda x: F.avg_pool2d(x, 3, 2, 1), nn.Conv2d(8, 5, 1)),
-    "padded average pool of a difference": lambda: _Images(lambda x: F.avg_pool2d(x - 3.0, 2, 1, 1)),
+    "padded average pool of a difference": lambda: _Images(
+        lambda x: F.avg_pool2d(x - 3.0, 2, 1, 1), nn.Conv2d(8, 5, 1)
+    ),
     "padding before an average pool": lambda: _Images(lambda x: F.avg_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)),
     "padded average pool over time": lambda: _Sequences(lambda x: F.avg_pool1d(x, 3, 2, 1)),
     "overhanging average pool": lambda: _Images(lambda x: F.avg_pool2d(x, 2, 2, ceil_mode=True), nn.Conv2d(8, 5, 1)),
