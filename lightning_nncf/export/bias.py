@@ -53,9 +53,26 @@ def quantize_biases(model: onnx.ModelProto) -> int:
 
 
 def _must_stay_float(graph: OnnxGraph, found: BiasedLayer) -> bool:
-    """Whether ONNX Runtime would make an integer convolution of a layer that it then refuses to run.
+    """Whether an integer bias would do harm in ONNX Runtime.
 
-    Up to 1.26 it takes one zero point of a weight only; up to 1.22 a float bias keeps such layers in float.
+    Up to 1.26 it takes one zero point of a weight only: it refuses to run an integer convolution with more, and up to
+    1.22 a float bias keeps such layers in float. Of two quantizers in a row it makes one with another scale, which an
+    integer bias then does not fit, and computes the layer in float.
     """
+    if found.product.op_type != "Conv":
+        return False
     zero_points = graph.constant(found.weight.input[2]) if len(found.weight.input) > 2 else None
-    return found.product.op_type == "Conv" and zero_points is not None and len(np.unique(zero_points)) > 1
+    several = zero_points is not None and len(np.unique(zero_points)) > 1
+    return several or _quantized_twice(graph, found.product.input[0])
+
+
+def _quantized_twice(graph: OnnxGraph, name: str) -> bool:
+    """Whether what a tensor was quantized from had just been dequantized."""
+    node = graph.producer(name)
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        while node is not None and node.op_type == "Clip":
+            node = graph.producer(node.input[0])
+        if node is None or node.op_type != kind:
+            return False
+        node = graph.producer(node.input[0])
+    return node is not None and node.op_type == "DequantizeLinear"

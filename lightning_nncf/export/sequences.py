@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
@@ -36,18 +39,16 @@ def end_sequences(model: onnx.ModelProto) -> int:
         layer = onnx.NodeProto()
         layer.CopyFrom(node)
         layer.output[0] = f"{node.output[0]}/whole"
-        constants = {
-            end: graph.add_constant(f"{name}/{end}", value)
-            for end, value in {
-                "zero": np.array(0, np.int64),
-                "one": np.array(1, np.int64),
-                "time": np.array([1], np.int64),
-                "around": np.array([1, 3], np.int64),
-                "nothing": np.array(0, np.float32),
-            }.items()
+        values: dict[str, NDArray[Any]] = {
+            "zero": np.array(0, np.int64),
+            "one": np.array(1, np.int64),
+            "time": np.array([1], np.int64),
+            "around": np.array([1, 3], np.int64),
+            "nothing": np.array(0, np.float32),
         }
+        constants = {end: graph.add_constant(f"{name}/{end}", value) for end, value in values.items()}
 
-        def make(op: str, inputs: list[str], result: str, *, name: str = name, **attributes: int) -> onnx.NodeProto:
+        def make(op: str, inputs: list[str], result: str, *, name: str = name, **attributes: Any) -> onnx.NodeProto:
             return helper.make_node(op, inputs, [f"{name}/{result}"], name=f"{name}/{op}_{result}", **attributes)
 
         replacements.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,3 +180,44 @@ def test_signed_inputs_run_on_integers_in_openvino(
     for model in (loaded, OnnxRuntimeModel(tmp_path / "m.onnx")):
         expected = network(x).detach()
         assert (model(x) - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()
+
+
+class _Packed(nn.Module):
+    """A recurrent layer over sequences of several lengths, longest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.recurrent, self.last = nn.Linear(6, 8), nn.LSTM(8, 8, batch_first=True), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.first(x), lengths, batch_first=True)
+        output, _ = nn.utils.rnn.pad_packed_sequence(self.recurrent(packed)[0], batch_first=True, total_length=7)
+        return self.last(output)
+
+
+def test_packed_sequences_end_in_both_runtimes(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, lengths = _Packed().eval(), torch.tensor([7, 5, 3, 2])
+    inputs = {"x": torch.randn(4, 7, 6), "lengths": lengths}
+    compressed = compress(network, {"compression": {"algorithm": "quantization"}}, [inputs, inputs])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        export_and_verify(compressed, tmp_path / "m.onnx", inputs=((), inputs), verify=False)
+    for runtime in (OnnxRuntimeModel, OpenVINOModel):
+        model = runtime(tmp_path / "m.onnx")
+        for batch in (1, 3, 4):
+            x = torch.randn(batch, 7, 6)
+            expected = network(x, lengths[:batch]).detach()
+            found = model(x=x, lengths=lengths[:batch])
+            assert (found - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()
+
+
+def test_fake_quantize_files_keep_the_largest_of_a_map(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = _Images(lambda x: x.amax((2, 3)), nn.Linear(8, 5)).eval()
+    compressed = _compressed(network, torch.randn(8, 3, 9, 8))
+    export_and_verify(compressed, tmp_path / "m.onnx", verify=False, export_format="openvino_fq")  # type: ignore[arg-type]
+    x = torch.randn(3, 3, 9, 8)
+    expected = network(x).detach()
+    error = (OpenVINOModel(tmp_path / "m.onnx")(x) - expected).square().mean().sqrt()
+    assert error < 0.02 * expected.square().mean().sqrt()
