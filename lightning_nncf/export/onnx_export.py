@@ -17,14 +17,12 @@ from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
 from lightning_nncf.export.bias import quantize_biases
 from lightning_nncf.export.bias_room import make_room_for_biases
 from lightning_nncf.export.clips import merge_clips
-from lightning_nncf.export.coarsening import coarsen_weights
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import labels_in, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
-from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
-from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, write_metadata
+from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.movement import repeat_quantizers
 from lightning_nncf.export.naming import name_layers
 from lightning_nncf.export.pooling import rewrite_average_pools
@@ -37,7 +35,7 @@ from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
 from lightning_nncf.export.widening import widen_weights
 from lightning_nncf.export.writing import check_model, check_writable, deflated_size, lower_ir_version, write_model
-from lightning_nncf.export.zero_points import own_zero_points, spread_zero_points
+from lightning_nncf.export.zero_points import own_zero_points, several_zero_points, spread_zero_points
 
 __all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
 
@@ -163,6 +161,7 @@ def export_onnx(
         weights = store_weights(model, lowered.weights, factors)
         spread_zero_points(model)
         own_zero_points(model)
+        _warn_of(several_zero_points(model))
     else:
         rewrite_average_pools(model)
         rewrite_reductions(model)
@@ -198,6 +197,16 @@ def export_onnx(
         missing_quantizers=missing,
         seconds=time.perf_counter() - started,
     )
+
+
+def _warn_of(layers: Sequence[str]) -> None:
+    if layers:
+        warnings.warn(
+            f"{len(layers)} convolutions have weights with several zero points, as {layers[0]!r}: ONNX Runtime 1.23 to "
+            "1.26 loads the file and fails when it runs, and OpenVINO computes these layers in float. Quantize weights "
+            "with `mode: symmetric`",
+            stacklevel=3,
+        )
 
 
 def _request(

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from lightning_nncf.export.onnx_graph import OnnxGraph
 
-__all__ = ["NARROW", "widen_weights"]
+__all__ = ["widen_weights"]
 
-NARROW = 16
+_NARROW = 16
 """Largest magnitude of a 4-bit integer, also behind a zero point."""
 _SUM = 32767
 """Largest sum of two products that a processor without VNNI holds before it saturates."""
@@ -69,7 +69,7 @@ def widen_weights(model: onnx.ModelProto, labels: Iterable[str]) -> dict[str, in
 def _factor(graph: OnnxGraph, integers: NDArray[Any], readers: Iterable[onnx.NodeProto]) -> int:
     """Return the factor that a weight takes, 1 if none."""
     largest = int(np.abs(integers.astype(np.int64)).max(initial=0))
-    if not 0 < largest <= NARROW:
+    if not 0 < largest <= _NARROW:
         return 1
     room = 127
     for reader in readers:

@@ -10,7 +10,7 @@ from onnx import helper
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
 from lightning_nncf.export.storage import packed
 
-__all__ = ["own_zero_points", "spread_zero_points"]
+__all__ = ["own_zero_points", "several_zero_points", "spread_zero_points"]
 
 
 def spread_zero_points(model: onnx.ModelProto) -> int:
@@ -102,3 +102,22 @@ def own_zero_points(model: onnx.ModelProto) -> int:
     graph.replace_all(replacements)
     graph.close()
     return len(replacements)
+
+
+def several_zero_points(model: onnx.ModelProto) -> list[str]:
+    """Return the names of convolutions on integers whose weight has several zero points.
+
+    >>> several_zero_points(onnx.ModelProto())
+    []
+    """
+    graph, found = OnnxGraph(model), []
+    for node in graph.nodes:
+        if node.op_type != "Conv":
+            continue
+        source, weight = (graph.producer(name) for name in node.input[:2])
+        if source is None or weight is None or {source.op_type, weight.op_type} != {"DequantizeLinear"}:
+            continue
+        points = graph.constant(weight.input[2]) if len(weight.input) > 2 else None
+        if points is not None and len(np.unique(points.astype(np.int64))) > 1:
+            found.append(node.name or node.output[0])
+    return found

@@ -13,7 +13,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from lightning_nncf.export.bias import quantize_biases
-from lightning_nncf.export.coarsening import coarsen_weights
+from lightning_nncf.export.bias_room import make_room_for_biases
 from lightning_nncf.export.zero_points import spread_zero_points
 from tests.export.networks import Block, quick_export
 
@@ -90,28 +90,9 @@ def test_bias_of_a_channel_that_is_switched_off_does_not_overflow(bias: float, s
     model = _convolution([0.01, scale], [0.5, bias])
     expected = _reference(model)
     assert expected[0, 1].tolist() == [[bias] * 5]
-    assert coarsen_weights(model) == 1
+    assert make_room_for_biases(model) == 1
     assert quantize_biases(model) == 1
     np.testing.assert_array_equal(_in_onnxruntime(model), expected)
-
-
-def test_weights_whose_biases_fit_keep_their_integers() -> None:
-    model = _convolution([0.01, 1e-6], [0.5, 7.0])
-    before = model.SerializeToString()
-    assert coarsen_weights(model) == 0
-    assert model.SerializeToString() == before
-
-
-def test_coarser_weight_stands_for_nearly_the_same_values() -> None:
-    weight = np.array([100, -77], np.int8).reshape(2, 1, 1, 1)
-    # steps of 0.5e-9, 4e9 of which are the bias: two doublings bring it below 2**30
-    model = _convolution([0.01, 1e-9], [0.5, 2.0], weight=weight)
-    assert coarsen_weights(model) == 1
-    constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    coarse = next(value for name, value in constants.items() if name.endswith("coarse_integers"))
-    assert coarse.ravel().tolist() == [100, -19]  # -77 / 4
-    scale = next(value for name, value in constants.items() if name.endswith("coarse_scale"))
-    np.testing.assert_allclose(scale, [0.01, 4e-9], rtol=1e-6)
 
 
 def test_norm_that_switched_a_channel_off_is_exported_rightly(tmp_path: Path) -> None:
@@ -166,3 +147,15 @@ def test_file_declares_no_newer_format_than_its_opset_needs(opset: int, ir: int,
         warnings.simplefilter("ignore")
         quick_export(network, x, tmp_path / "m.onnx", **options)
     assert onnx.load(tmp_path / "m.onnx").ir_version <= ir
+
+
+def test_convolution_with_several_zero_points_is_warned_of(tmp_path: Path) -> None:
+    conv = nn.Conv2d(3, 4, 3)
+    with torch.no_grad():
+        conv.weight += torch.tensor([0.3, -0.3, 0.1, 0.0]).reshape(4, 1, 1, 1)
+    settings = {"mode": "asymmetric", "signed": None, "half_range": False}
+    with pytest.warns(UserWarning, match="1 convolutions have weights with several zero points"):
+        quick_export(Block(conv, **settings).eval(), torch.randn(2, 3, 6, 6), tmp_path / "m.onnx")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*several zero points.*")
+        quick_export(Block(nn.Conv2d(3, 4, 3)).eval(), torch.randn(2, 3, 6, 6), tmp_path / "m.onnx")
