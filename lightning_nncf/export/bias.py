@@ -1,14 +1,16 @@
-"""Integer biases of fully connected layers, without which ONNX Runtime computes them in floating point."""
+"""Integer biases, without which runtimes compute the layers around them in floating point.
+
+ONNX Runtime takes a float bias of a convolution for an integer one only from 1.23 on, and that of a fully connected
+layer at the end of a network never.
+"""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
+from lightning_nncf.export.biased_layers import BiasedLayer, biased_layers
 from lightning_nncf.export.onnx_graph import OnnxGraph
 
 __all__ = ["quantize_biases"]
@@ -17,7 +19,7 @@ _LIMITS = np.iinfo(np.int32)
 
 
 def quantize_biases(model: onnx.ModelProto) -> int:
-    """Write the constant bias of every Gemm, and of every MatMul with an Add, between dequantized inputs as int32.
+    """Write the constant bias of every Conv, Gemm, and MatMul with an Add, between dequantized inputs as int32.
 
     Its scale is the product of the scales of input and weight, as in the accumulator of the integer product, so the
     rounding is far below one level of any activation.
@@ -30,57 +32,47 @@ def quantize_biases(model: onnx.ModelProto) -> int:
     """
     graph = OnnxGraph(model)
     replacements = []
-    for node in graph.nodes:
-        found = _biased(graph, node)
-        if found is None:
+    for found in biased_layers(graph):
+        scale = np.broadcast_to(found.step, found.bias.shape)
+        integers = np.rint(found.bias.astype(np.float64) / scale)
+        if not np.all((integers > _LIMITS.min) & (integers < _LIMITS.max)) or _must_stay_float(graph, found):
             continue
-        product, port = found
-        scales = [_scale(graph, name) for name in product.input[:2]]
-        bias = graph.constant(node.input[port])
-        if bias is None or bias.ndim != 1 or scales[0] is None or scales[1] is None:
-            continue
-        if scales[0].ndim or scales[1].shape not in ((), bias.shape):
-            continue
-        scale = np.broadcast_to(scales[0] * scales[1], bias.shape)
-        integers = np.rint(bias.astype(np.float64) / scale)
-        if not np.all((integers > _LIMITS.min) & (integers < _LIMITS.max)):
-            continue
-        name = f"{node.name or node.output[0]}/bias"
+        name = f"{found.node.name or found.node.output[0]}/bias"
         inputs = [
             graph.add_constant(f"{name}/integers", integers.astype(np.int32)),
             graph.add_constant(f"{name}/scale", scale.astype(np.float32)),
-            graph.add_constant(f"{name}/zero_point", np.zeros(bias.shape, np.int32)),
         ]
         layer = onnx.NodeProto()
-        layer.CopyFrom(node)
-        layer.input[port] = name
+        layer.CopyFrom(found.node)
+        layer.input[found.port] = name
         dequantize = helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}/DequantizeLinear", axis=0)
-        replacements.append((node, [dequantize, layer]))
+        replacements.append((found.node, [dequantize, layer]))
     graph.replace_all(replacements)
     graph.close()
     return len(replacements)
 
 
-def _biased(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[onnx.NodeProto, int] | None:
-    """Return the product that a node adds a bias to, and the bias's port; None if the node is nothing of the kind."""
-    if node.op_type == "Gemm" and len(node.input) > 2:
-        return node, 2
-    if node.op_type == "Add":
-        for port in (0, 1):
-            product = graph.producer(node.input[1 - port])
-            if (
-                product is not None
-                and product.op_type == "MatMul"
-                and graph.only_consumer(product.output[0]) is node
-                and graph.constant(node.input[port]) is not None
-            ):
-                return product, port
-    return None
+def _must_stay_float(graph: OnnxGraph, found: BiasedLayer) -> bool:
+    """Whether an integer bias would do harm in ONNX Runtime.
+
+    Up to 1.26 it takes one zero point of a weight only: it refuses to run an integer convolution with more, and up to
+    1.22 a float bias keeps such layers in float. Of two quantizers in a row it makes one with another scale, which an
+    integer bias then does not fit, and computes the layer in float.
+    """
+    if found.product.op_type != "Conv":
+        return False
+    zero_points = graph.constant(found.weight.input[2]) if len(found.weight.input) > 2 else None
+    several = zero_points is not None and len(np.unique(zero_points)) > 1
+    return several or _quantized_twice(graph, found.product.input[0])
 
 
-def _scale(graph: OnnxGraph, name: str) -> NDArray[Any] | None:
+def _quantized_twice(graph: OnnxGraph, name: str) -> bool:
+    """Whether what a tensor was quantized from had just been dequantized."""
     node = graph.producer(name)
-    if node is None or node.op_type != "DequantizeLinear":
-        return None
-    scale = graph.constant(node.input[1])
-    return None if scale is None else np.asarray(scale, dtype=np.float64)
+    for kind in ("DequantizeLinear", "QuantizeLinear"):
+        while node is not None and node.op_type == "Clip":
+            node = graph.producer(node.input[0])
+        if node is None or node.op_type != kind:
+            return False
+        node = graph.producer(node.input[0])
+    return node is not None and node.op_type == "DequantizeLinear"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_nncf.errors import ExportError
 from lightning_nncf.export.marker import DOMAIN, torchscript_symbolic, translation_table
+from lightning_nncf.export.naming import name_ends, placeholders
 from lightning_nncf.export.preparation import FlatNetwork
 
 __all__ = ["Exporter", "Request", "run_exporter"]
@@ -80,7 +81,9 @@ def run_exporter(request: Request, exporter: Exporter) -> tuple[onnx.ModelProto,
                 stacklevel=3,
             )
         try:
-            return (_dynamo(request) if name == "dynamo" else _torchscript(request)), name
+            model = _dynamo(request) if name == "dynamo" else _torchscript(request)
+            name_ends(model, request.input_names, request.output_names)
+            return model, name
         except ExportError:
             raise
         except Exception as error:
@@ -108,8 +111,8 @@ def _dynamo(request: Request) -> onnx.ModelProto:
             opset_version=request.opset,
             custom_translation_table=table,
             dynamic_shapes=(shapes,) if any(request.dynamic) else None,
-            input_names=list(request.input_names),
-            output_names=list(request.output_names),
+            input_names=placeholders("input", len(request.input_names)),
+            output_names=placeholders("output", len(request.output_names)),
             verbose=False,
         )
     if program is None:
@@ -123,7 +126,9 @@ def _dynamo(request: Request) -> onnx.ModelProto:
 
 def _torchscript(request: Request) -> onnx.ModelProto:
     opset = min(request.opset, TORCHSCRIPT_OPSETS[-1])
-    names = (*request.input_names, *request.output_names)
+    input_names = placeholders("input", len(request.input_names))
+    output_names = placeholders("output", len(request.output_names))
+    names = (*input_names, *output_names)
     dynamic = (*request.dynamic, *request.dynamic_outputs)
     axes = {name: dict(opened) for name, opened in zip(names, dynamic, strict=True) if opened}
     buffer = io.BytesIO()
@@ -137,8 +142,8 @@ def _torchscript(request: Request) -> onnx.ModelProto:
             opset_version=opset,
             custom_opsets={DOMAIN: 1},
             dynamic_axes=axes,
-            input_names=list(request.input_names),
-            output_names=list(request.output_names),
+            input_names=input_names,
+            output_names=output_names,
         )
     model: onnx.ModelProto = onnx.load_from_string(buffer.getvalue())
     return model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,11 +14,9 @@ import torch
 from lightning_nncf.export.lowering import LoweredQuantizers
 from lightning_nncf.export.onnx_graph import nested_graphs
 
-__all__ = ["PREFIX", "bits_summary", "clean", "name_layers", "own_version", "read_metadata", "write_metadata"]
+__all__ = ["PREFIX", "bits_summary", "clean", "own_version", "read_metadata", "write_metadata"]
 
 PREFIX = "lightning_nncf."
-_WRAPPER = "network"
-_SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def own_version() -> str:
@@ -40,50 +37,6 @@ def bits_summary(quantizers: LoweredQuantizers) -> dict[str, dict[str, int]]:
         kind: {str(bits): count for bits, count in sorted(Counter(found.values()).items())}
         for kind, found in (("weights", quantizers.weights), ("activations", quantizers.activations))
     }
-
-
-def name_layers(model: onnx.ModelProto) -> None:
-    """Name nodes and initializers after the modules of the network, in place.
-
-    Nodes get ``layer1.0.conv1/Conv``; the prefix of the wrapper that was exported goes from the initializers.
-    """
-    counts: Counter[str] = Counter()
-    for node in model.graph.node:
-        scope = _scope(node)
-        if scope is None:
-            node.name = node.name.replace(f"/{_WRAPPER}/", "/", 1)
-            continue
-        name = f"{scope}/{node.op_type}"
-        node.name = f"{name}_{counts[name]}" if counts[name] else name
-        counts[name] += 1
-    renamed = {
-        tensor.name: tensor.name.removeprefix(f"{_WRAPPER}.")
-        for tensor in model.graph.initializer
-        if tensor.name.startswith(f"{_WRAPPER}.")
-    }
-    for tensor in model.graph.initializer:
-        tensor.name = renamed.get(tensor.name, tensor.name)
-    for info in model.graph.value_info:
-        info.name = renamed.get(info.name, info.name)
-    _rename_inputs(model.graph.node, renamed)
-
-
-def _scope(node: onnx.NodeProto) -> str | None:
-    """Return the module path of a node written by the dynamo exporter, None for others."""
-    for item in node.metadata_props:
-        if item.key == _SCOPES:
-            scopes = [scope for scope in ast.literal_eval(item.value)[:-1] if scope.startswith(f"{_WRAPPER}.")]
-            return str(scopes[-1]).removeprefix(f"{_WRAPPER}.") if scopes else ""
-    return None
-
-
-def _rename_inputs(nodes: Iterable[onnx.NodeProto], renamed: Mapping[str, str]) -> None:
-    for node in nodes:
-        for port, name in enumerate(node.input):
-            if name in renamed:
-                node.input[port] = renamed[name]
-        for body in nested_graphs(node):
-            _rename_inputs(body.node, renamed)
 
 
 def clean(model: onnx.ModelProto) -> None:

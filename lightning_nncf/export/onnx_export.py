@@ -22,15 +22,21 @@ from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
 from lightning_nncf.export.lowering import labels_in, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
-from lightning_nncf.export.metadata import bits_summary, clean, name_layers, write_metadata
+from lightning_nncf.export.metadata import bits_summary, clean, write_metadata
 from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.movement import repeat_quantizers
+from lightning_nncf.export.naming import name_layers
+from lightning_nncf.export.pooling import rewrite_average_pools
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
+from lightning_nncf.export.reductions import rewrite_reductions
+from lightning_nncf.export.sequences import end_sequences
+from lightning_nncf.export.signed_activations import sign_activations
 from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.transpose import fold_transposes
 from lightning_nncf.export.widening import widen_weights
-from lightning_nncf.export.writing import check_model, check_writable, deflated_size, write_model
+from lightning_nncf.export.writing import check_model, check_writable, deflated_size, lower_ir_version, write_model
+from lightning_nncf.export.zero_points import own_zero_points, several_zero_points, spread_zero_points
 
 __all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
 
@@ -145,19 +151,29 @@ def export_onnx(
 
     name_layers(model)
     missing = missing_quantizers(copied, quantizers, labels_in(model))
+    end_sequences(model)
     lowered = lower(model, quantizers, FORMATS[export_format]())
     if export_format == "qdq":
         fold_transposes(model)
         folded = fold_batch_norms(model)
         repeat_quantizers(model)
         merge_clips(model)
+        rewrite_average_pools(model)
+        rewrite_reductions(model)
+        sign_activations(model)
         make_room_for_biases(model)
         factors = widen_weights(model, lowered.weights)
         quantize_biases(model)
         weights = store_weights(model, lowered.weights, factors)
+        spread_zero_points(model)
+        own_zero_points(model)
+        _warn_of(several_zero_points(model))
     else:
+        rewrite_average_pools(model)
+        rewrite_reductions(model)
         folded, weights = FoldedBatchNorms(), float_weights(model, lowered.weights)
     clean(model)
+    lower_ir_version(model)
     opset_written = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     write_metadata(
         model,
@@ -189,6 +205,16 @@ def export_onnx(
     )
 
 
+def _warn_of(layers: Sequence[str]) -> None:
+    if layers:
+        warnings.warn(
+            f"{len(layers)} convolutions have weights with several zero points, as {layers[0]!r}: ONNX Runtime 1.23 to "
+            "1.26 loads the file and fails when it runs, and OpenVINO computes these layers in float. Quantize weights "
+            "with `mode: symmetric`",
+            stacklevel=3,
+        )
+
+
 def _request(
     network: nn.Module,
     restart: Any,
@@ -212,12 +238,14 @@ def _request(
     if not outputs:
         raise ExportError("the network returns no tensor, so there is nothing to export")
     names = _names(input_names, _input_names(input_structure), "input_names")
+    # A network may return what it takes under the same key; a file has no two tensors of one name.
+    defaults = [f"{name}_output" if name in names else name for name in names_of(flat.structure, "output")]
     dynamic = open_axes(tensors, names, dynamic_shapes, batch=dynamic_batch)
     request = Request(
         network=flat,
         tensors=tensors,
         input_names=names,
-        output_names=_names(output_names, names_of(flat.structure, "output"), "output_names"),
+        output_names=_names(output_names, defaults, "output_names", taken=names),
         dynamic=dynamic,
         dynamic_outputs=open_outputs(outputs, tensors, dynamic),
         opset=opset,
@@ -230,8 +258,12 @@ def _input_names(structure: Mapping[str, Any]) -> list[str]:
     return [*names_of(args, "input"), *names_of(kwargs, "input")]
 
 
-def _names(given: Sequence[str] | None, default: Sequence[str], argument: str) -> list[str]:
+def _names(
+    given: Sequence[str] | None, default: Sequence[str], argument: str, *, taken: Sequence[str] = ()
+) -> list[str]:
     names = list(default if given is None else given)
     if len(names) != len(default) or len(set(names)) != len(names):
         raise ExportError(f"`{argument}` must name {len(default)} different tensors, got {names}")
+    if both := [name for name in names if name in taken]:
+        raise ExportError(f"`{argument}` must differ from the names of the inputs, both hold {both[0]!r}")
     return names

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from lightning_nncf.errors import ExportError
+
 __all__ = ["OnnxGraph", "attribute", "nested_graphs"]
 
 
@@ -54,6 +56,7 @@ class OnnxGraph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.inputs = {item.name for item in model.graph.input}
         self.outputs = {output.name for output in model.graph.output}
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
         self._constants: dict[str, NDArray[Any] | None] = {}
@@ -114,9 +117,17 @@ class OnnxGraph:
             ],
             [helper.make_value_info(name, onnx.TypeProto())],
         )
-        imports = [item for item in self.model.opset_import if item.domain in ("", "ai.onnx")]
-        evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=imports))
-        outputs: Sequence[Any] = evaluator.run(None, values)  # type: ignore[assignment]
+        opset = next(item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx"))
+        # onnx implements these from 19 on; for our types they have been the same since 13.
+        version = max(opset, 19) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else opset
+        try:
+            evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)]))
+            outputs: Sequence[Any] = evaluator.run(None, values)  # type: ignore[assignment]
+        except (RuntimeError, NotImplementedError) as error:
+            raise ExportError(
+                f"a constant that {node.op_type} {node.name!r} makes cannot be computed at opset {opset}: {error}; "
+                "export with another opset, such as the default"
+            ) from error
         return np.asarray(outputs[0])
 
     def add_constant(self, name: str, value: NDArray[Any]) -> str:
@@ -129,7 +140,7 @@ class OnnxGraph:
     def add_tensor(self, name: str, tensor: onnx.TensorProto) -> str:
         """Add an initializer as it is and return its name, made unique where it is taken."""
         unique, count = name, 1
-        while unique in self._initializers or unique in self._producer:
+        while unique in self._initializers or unique in self._producer or unique in self.inputs:
             unique, count = f"{name}.{count}", count + 1
         tensor.name = unique
         self._initializers[unique] = tensor

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_map
 
 from lightning_nncf.errors import ExportError
@@ -28,16 +29,45 @@ def cpu_copy(network: nn.Module) -> nn.Module:
 def require_finite(network: nn.Module) -> None:
     """Refuse a network whose training went wrong, before runtimes complain about what came of it.
 
+    Buffers may hold infinities on purpose, as masks of attention do, but no NaN; statistics of batch norms neither, and
+    no negative variance.
+
     Raises:
-        ExportError: A parameter is NaN or infinite; the first ones are named.
+        ExportError: A parameter is NaN or infinite, or a buffer is not what it must be; the first ones are named.
     """
     bad = [name for name, parameter in network.named_parameters() if not bool(torch.isfinite(parameter).all())]
     if bad:
-        named = ", ".join(repr(name) for name in bad[:3])
         raise ExportError(
-            f"{len(bad)} parameters are NaN or infinite, as {named}: training diverged. Load an earlier checkpoint, or "
-            "train again with a lower learning rate or clipped gradients"
+            f"{len(bad)} parameters are NaN or infinite, as {_few(bad)}: training diverged. Load an earlier "
+            "checkpoint, or train again with a lower learning rate or clipped gradients"
         )
+    bad = [name for name, buffer in network.named_buffers() if bool(torch.isnan(buffer).any())]
+    variances = []
+    for path, module in network.named_modules():
+        for name in ("running_mean", "running_var"):
+            statistics = getattr(module, name, None)
+            if not isinstance(module, _BatchNorm) or not isinstance(statistics, Tensor):
+                continue
+            full = f"{path}.{name}" if path else name
+            if not bool(torch.isfinite(statistics).all()):
+                bad.append(full)
+            elif name == "running_var" and bool((statistics < 0).any()):
+                variances.append(full)
+    bad = list(dict.fromkeys(bad))
+    if bad:
+        raise ExportError(
+            f"{len(bad)} buffers are NaN or infinite, as {_few(bad)}: a batch with such values went through the "
+            "network in training mode. Load an earlier checkpoint, or look for NaN in the data"
+        )
+    if variances:
+        raise ExportError(
+            f"{len(variances)} variances are negative, as {_few(variances)}: nothing that training computes. Load an "
+            "earlier checkpoint, or call reset_running_stats() on these layers and run a few batches in training mode"
+        )
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names[:3])
 
 
 def float_inputs(tensor: Any) -> Any:

@@ -11,8 +11,8 @@ OpenVINO 2026.4, 2 to 64 samples, one thread) decides how its layer reads it:
   embeddings keep 4 bits in memory without the cast (``MatMulNBits`` in ONNX Runtime, ``i4`` in OpenVINO).
 
 A weight that does not fit INT4, because it was quantized asymmetrically or a folded batch norm turned its sign, is
-stored as UINT4 with an integer to add per channel. One that was widened for its layer's bias is multiplied behind the
-cast, also when the file is loaded.
+stored as UINT4 with an integer to add per channel, 0 in channels without a negative value. One that was widened for its
+layer's bias is multiplied behind the cast, also when the file is loaded.
 
 INT2 exists from opset 25 on, but OpenVINO refuses it, so 2 and 3 bits are stored in 4.
 """
@@ -30,7 +30,7 @@ from onnx import TensorProto, helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
 
-__all__ = ["FIRST_OPSET", "StoredWeight", "float_weights", "pack_nibbles", "store_weights"]
+__all__ = ["FIRST_OPSET", "StoredWeight", "float_weights", "pack_nibbles", "packed", "store_weights"]
 
 FIRST_OPSET = 21
 """First opset whose ``DequantizeLinear`` and ``Cast`` take 4-bit integers."""
@@ -81,15 +81,15 @@ def store_weights(
             continue
         integers, readers = np.asarray(graph.constant(name)), graph.consumers(name)
         factor = factors.get(name, 1)
-        offset = _offset(integers // factor, node, graph)
-        kept = _kept(offset, bits[label], opset)
+        nibbles = _nibbles(integers // factor, node, graph)
+        kept = _kept(nibbles, bits[label], opset)
         why_cast = _why_cast(graph, readers)
-        if kept is not None or offset is None:
+        if kept is not None or nibbles is None:
             cast, reason, size, kind = False, kept or "", integers.size, integers.dtype.name
         else:
             cast, reason = why_cast is not None, why_cast or "only the weight is quantized"
-            size, kind = (integers.size + 1) // 2, "uint4" if offset.any() else "int4"
-            replacements += _pack(graph, name, integers // factor, offset, readers, cast=cast, factor=factor)
+            size, kind = (integers.size + 1) // 2, "int4" if nibbles.signed else "uint4"
+            replacements += _pack(graph, name, nibbles, readers, cast=cast, factor=factor)
         stored[name] = StoredWeight(
             quantizer=label,
             bits=bits[label],
@@ -178,8 +178,23 @@ def _takes_quantized(graph: OnnxGraph, layer: onnx.NodeProto) -> bool:
     return False
 
 
-def _offset(integers: NDArray[Any], node: onnx.NodeProto, graph: OnnxGraph) -> NDArray[Any] | None:
-    """Return what to subtract per channel so that a weight fits 4 bits: zeros where it does as INT4, else the minima.
+@dataclass(frozen=True, kw_only=True)
+class _Nibbles:
+    """A weight in 4 bits.
+
+    Args:
+        integers: What is stored.
+        offset: What was subtracted from the weight, in a shape that broadcasts against it.
+        signed: Whether they are read as -8..7, else as 0..15.
+    """
+
+    integers: NDArray[Any]
+    offset: NDArray[Any]
+    signed: bool
+
+
+def _nibbles(integers: NDArray[Any], node: onnx.NodeProto, graph: OnnxGraph) -> _Nibbles | None:
+    """Return a weight in 4 bits, as it is where it fits INT4, else above its minima; None if it spans more.
 
     Weights with a zero point stay as they are: they were not moved to the int8 grid, so they are too wide anyway.
     """
@@ -191,40 +206,41 @@ def _offset(integers: NDArray[Any], node: onnx.NodeProto, graph: OnnxGraph) -> N
     wide = integers.astype(np.int64)
     low, high = wide.min(axis=others, keepdims=True), wide.max(axis=others, keepdims=True)
     if low.min() >= -8 and high.max() <= 7:
-        zeros: NDArray[Any] = np.zeros_like(low)
-        return zeros
-    smallest: NDArray[Any] = np.minimum(low, 0)
-    return smallest if (np.maximum(high, 0) - smallest).max() <= 15 else None
+        return _Nibbles(integers=integers, offset=np.zeros_like(low), signed=True)
+    # Zero stays a level, for the zero point that stands for the offset must fit 4 bits too.
+    offset = np.minimum(low, 0)
+    if (np.maximum(high, 0) - offset).max() > 15:
+        return None
+    return _Nibbles(integers=wide - offset, offset=offset, signed=False)
 
 
-def _kept(offset: NDArray[Any] | None, bits: int, opset: int) -> str | None:
+def _kept(nibbles: _Nibbles | None, bits: int, opset: int) -> str | None:
     """Return why a weight stays in 8 bits, None if it does not."""
     if bits > 4:
         return f"{bits} bits"
     if opset < FIRST_OPSET:
         return f"opset {opset} has no 4-bit integers, {FIRST_OPSET} has"
-    return "its integers span more than 4 bits" if offset is None else None
+    return "its integers span more than 4 bits" if nibbles is None else None
 
 
 def _pack(
     graph: OnnxGraph,
     name: str,
-    integers: NDArray[Any],
-    offset: NDArray[Any],
+    nibbles: _Nibbles,
     readers: Sequence[onnx.NodeProto],
     *,
     cast: bool,
     factor: int,
 ) -> list[tuple[onnx.NodeProto, list[onnx.NodeProto]]]:
     """Store a weight in 4 bits and return what replaces the nodes that read it."""
-    signed = not offset.any()
-    source = graph.add_tensor(f"{name}/packed", _packed(integers - offset, signed=signed))
+    offset, signed = nibbles.offset, nibbles.signed
+    source = graph.add_tensor(f"{name}/packed", packed(nibbles.integers, signed=signed))
     before: list[onnx.NodeProto] = []
     if cast:
         before.append(
             helper.make_node("Cast", [source], [f"{source}/cast"], name=f"{source}/Cast", to=TensorProto.INT8)
         )
-        if not signed:
+        if offset.any():
             moved = graph.add_constant(f"{name}/offset", offset.astype(np.int8))
             before.append(
                 helper.make_node("Add", [before[0].output[0], moved], [f"{source}/moved"], name=f"{source}/Add")
@@ -242,13 +258,14 @@ def _pack(
         if not cast:
             shape = np.asarray(graph.constant(node.input[1])).shape
             points = np.broadcast_to(-offset.reshape(-1 if shape else ()), shape)
-            reader.input[2] = graph.add_tensor(f"{name}/zero_point", _packed(points, signed=signed))
+            reader.input[2] = graph.add_tensor(f"{name}/zero_point", packed(points, signed=signed))
         replacements.append((node, [*before, reader]))
         before = []
     return replacements
 
 
-def _packed(integers: NDArray[Any], *, signed: bool) -> TensorProto:
+def packed(integers: NDArray[Any], *, signed: bool) -> TensorProto:
+    """Return an INT4 or UINT4 tensor that has no name yet."""
     return TensorProto(
         data_type=TensorProto.INT4 if signed else TensorProto.UINT4,
         dims=integers.shape,

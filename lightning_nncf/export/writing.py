@@ -12,7 +12,15 @@ import onnx
 from lightning_nncf.errors import ExportError
 from lightning_nncf.files import replacing
 
-__all__ = ["check_model", "check_writable", "deflated_size", "read_graph", "read_model", "write_model"]
+__all__ = [
+    "check_model",
+    "check_writable",
+    "deflated_size",
+    "lower_ir_version",
+    "read_graph",
+    "read_model",
+    "write_model",
+]
 
 _LARGEST = 2**31 - 1
 _LONGEST_NAME = 240
@@ -66,6 +74,16 @@ def check_model(model: onnx.ModelProto) -> None:
         onnx.checker.check_model(model, full_check=True)
     except Exception as error:
         raise ExportError(f"the exported model is not valid ONNX: {error}") from error
+
+
+def lower_ir_version(model: onnx.ModelProto) -> None:
+    """Declare the oldest file format that holds a model, in place, so that old runtimes read it.
+
+    Exporters declare that of the newest opset. Opset 20 fits into version 9, which ONNX Runtime reads from 1.17 on; the
+    4-bit integers of opset 21 need version 10 (1.18). Later opsets bring no type that we write.
+    """
+    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    model.ir_version = min(model.ir_version, 9 if opset <= 20 else 10)
 
 
 def write_model(model: onnx.ModelProto, path: Path) -> int:
