@@ -70,8 +70,8 @@ def test_a_norm_that_the_module_freezes_keeps_its_statistics(tmp_path: Path) -> 
 def test_a_last_batch_of_one_sample_does_not_end_the_initialization(tmp_path: Path) -> None:
     module = Classifier()
     module.net = Pooled()
-    # calibration sees the batch of one, training stops before it
-    callback = fit(module, loader(9, 4), tmp_path, limit_train_batches=2)
+    # initialization sees the batch of one, training stops before it
+    callback = fit(module, loader(9, 4), tmp_path, max_steps=2)
     assert callback.compressed is not None
     assert callback.compressed.initialized
     # three batches to adapt and two to train
