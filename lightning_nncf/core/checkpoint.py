@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -207,8 +206,13 @@ def _open(checkpoint_path: str | Path) -> dict[str, Any]:
     """Read a checkpoint."""
     try:
         checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, pickle.UnpicklingError, RuntimeError) as error:
-        raise CheckpointError(f"cannot read {checkpoint_path} as a checkpoint: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {checkpoint_path}: {error}") from error
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
+        raise CheckpointError(
+            f"cannot read {checkpoint_path} as a checkpoint ({type(error).__name__}): it is damaged, or holds more "
+            "than weights and plain values, as a pickled module does"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{checkpoint_path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint
