@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
+from lightning_nncf.core.insertion import refuse_compressed
 from lightning_nncf.core.network import find_network
 from lightning_nncf.core.sections import SECTION, config_differences, read_sections
 from lightning_nncf.errors import CheckpointError, ConfigError, HookError, near
@@ -82,10 +83,7 @@ def load(network: nn.Module, path: str | Path) -> CompressedNetwork:
         raise CheckpointError(f"{path} is a checkpoint of Lightning; load it with `lightning_nncf.{call}`")
     if set(sections) != {""}:
         raise CheckpointError(f"{path} holds no compressed network; `load` reads what `CompressedNetwork.save` wrote")
-    if any(True for _ in inserted(network)):
-        raise HookError(
-            f"{type(network).__name__} is compressed already; `load` takes the plain network, so call `strip()` first"
-        )
+    refuse_compressed(network, "`load` takes the plain network, so call `strip()` first")
     _check_names(network, content["state_dict"], path)
     try:
         compressed = restore_network(network, "", sections[""])
