@@ -36,6 +36,7 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.network import find_network
+from lightning_nncf.core.stripping import StrippedWeights
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
 from lightning_nncf.graph.trace import trace
@@ -355,7 +356,7 @@ class NNCFCallback(Returning):
             raise ConfigError("`export_path` is null, so no ONNX file is written; give a path")
         return Path(trainer.default_root_dir) / self.export_path
 
-    def strip(self, *, weights: Literal["effective", "latent"] = "effective") -> None:
+    def strip(self, *, weights: StrippedWeights = "effective") -> None:
         """Take everything out of the module again: it becomes the plain module.
 
         Args:

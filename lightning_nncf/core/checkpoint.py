@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import pickle
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import nn
 
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
+from lightning_nncf.core.insertion import refuse_compressed
 from lightning_nncf.core.network import find_network
 from lightning_nncf.core.sections import SECTION, config_differences, read_sections
 from lightning_nncf.errors import CheckpointError, ConfigError, HookError, near
@@ -83,10 +83,7 @@ def load(network: nn.Module, path: str | Path) -> CompressedNetwork:
         raise CheckpointError(f"{path} is a checkpoint of Lightning; load it with `lightning_nncf.{call}`")
     if set(sections) != {""}:
         raise CheckpointError(f"{path} holds no compressed network; `load` reads what `CompressedNetwork.save` wrote")
-    if any(True for _ in inserted(network)):
-        raise HookError(
-            f"{type(network).__name__} is compressed already; `load` takes the plain network, so call `strip()` first"
-        )
+    refuse_compressed(network, "`load` takes the plain network, so call `strip()` first")
     _check_names(network, content["state_dict"], path)
     try:
         compressed = restore_network(network, "", sections[""])
@@ -207,8 +204,13 @@ def _open(checkpoint_path: str | Path) -> dict[str, Any]:
     """Read a checkpoint."""
     try:
         checkpoint: dict[str, Any] = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except (EOFError, OSError, pickle.UnpicklingError, RuntimeError) as error:
-        raise CheckpointError(f"cannot read {checkpoint_path} as a checkpoint: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {checkpoint_path}: {error}") from error
+    except Exception as error:  # bytes that are no pickle make its reader fail in any way
+        raise CheckpointError(
+            f"cannot read {checkpoint_path} as a checkpoint ({type(error).__name__}): it is damaged, or holds more "
+            "than weights and plain values, as a pickled module does"
+        ) from error
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{checkpoint_path} holds a {type(checkpoint).__name__}, not a checkpoint")
     return checkpoint

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
 
-from lightning_nncf.calibration import CalibrationData, StatisticsWatch, frozen_norms, tracking_norms
+from lightning_nncf.calibration import CalibrationData
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
+from lightning_nncf.core.initializing import begin_waiting, initialize_all, initialize_ranges
 from lightning_nncf.core.inputs import Arguments, describe, generate
+from lightning_nncf.core.insertion import inserting, refuse_compressed
+from lightning_nncf.core.joint import JointStatistics, joint_batch_multiplier, joint_loss, no_loss
 from lightning_nncf.core.optimizer_hooks import OptimizerHooks
 from lightning_nncf.core.registry import create_algorithms
-from lightning_nncf.core.sections import add_section
+from lightning_nncf.core.sections import write_network
 from lightning_nncf.core.seen import SeenInputs
 from lightning_nncf.core.stage import CompressionStage
-from lightning_nncf.errors import ConfigError, HookError, InitializationError
-from lightning_nncf.files import replacing
-from lightning_nncf.graph.effective import acting_on_activations, strip_effective
+from lightning_nncf.core.stripping import StrippedWeights, check_weights, strip_network
+from lightning_nncf.errors import HookError
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.graph.hooks import inserted, strip
+from lightning_nncf.graph.hooks import inserted
 from lightning_nncf.graph.notices import put_up
-from lightning_nncf.graph.preserve import preserved
 
 __all__ = ["CompressedNetwork"]
 
@@ -76,8 +72,7 @@ class CompressedNetwork:
         for algorithm in algorithms:
             algorithm.copies = self.copies
         put_up(network)
-        metrics = {name: metric for algorithm in algorithms for name, metric in algorithm.metrics().items()}
-        self._metrics = MetricCollection(metrics) if metrics else None  # type: ignore[arg-type]
+        self._statistics = JointStatistics(algorithms)
 
     @classmethod
     def build(cls, network: nn.Module, config: NNCFConfig, graph: NetworkGraph) -> CompressedNetwork:
@@ -86,17 +81,11 @@ class CompressedNetwork:
         Raises:
             HookError: The network is compressed already.
         """
-        if any(True for _ in inserted(network)):
-            raise HookError(
-                f"{type(network).__name__} is compressed already; call `strip()` first to compress it in another way"
-            )
+        refuse_compressed(network, "call `strip()` first to compress it in another way")
         algorithms = create_algorithms(config)
-        try:
+        with inserting(network):
             for algorithm in algorithms:
                 algorithm.build(network, graph)
-        except BaseException:
-            strip(network)
-            raise
         inputs = None if graph.example_inputs is None else describe(graph.example_inputs)
         return cls(network, config, algorithms, inputs, graph)
 
@@ -104,12 +93,9 @@ class CompressedNetwork:
     def restore(cls, network: nn.Module, config: NNCFConfig, structure: Mapping[str, Any]) -> CompressedNetwork:
         """Insert the algorithms again as `structure` says, without data; the state dict is loaded by the caller."""
         algorithms = create_algorithms(config)
-        try:
+        with inserting(network):
             for algorithm in algorithms:
                 algorithm.restore(network, structure["algorithms"][algorithm.name])
-        except BaseException:
-            strip(network)
-            raise
         compressed = cls(network, config, algorithms, structure["inputs"])
         if structure["initialized"]:
             compressed.activate()
@@ -139,10 +125,7 @@ class CompressedNetwork:
         Args:
             path: The file; missing directories are created.
         """
-        content: dict[str, Any] = {"state_dict": self.network.state_dict()}
-        add_section(content, "", self.section(), self.network)
-        with replacing(Path(path)) as temporary:
-            torch.save(content, temporary)
+        write_network(Path(path), self.network, self.section())
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the data, which belong to the network that is copied or pickled."""
@@ -154,12 +137,8 @@ class CompressedNetwork:
         The network runs in evaluation mode; its mode and all random number generators are left as they were.
         """
         self.calibration = data
-        with self._calibrating(data) as prepared, SeenInputs(self.network, self.inputs) as seen:
-            frozen = prepared.frozen or frozenset()
-            norms = {name: norm for name, norm in tracking_norms(self.network).items() if norm not in frozen}
-            watch = StatisticsWatch(norms, renew=self._adapts_norms(), reduce=data.reduce)
-            for algorithm in self.algorithms:
-                algorithm.initialize(self.network, replace(prepared, watch=watch))
+        with SeenInputs(self.network, self.inputs) as seen:
+            initialize_all(self.network, self.algorithms, data)
         self.inputs, self.samples = seen.description, seen.samples
         self.activate()
 
@@ -174,10 +153,7 @@ class CompressedNetwork:
         Raises:
             InitializationError: There is no data.
         """
-        chosen = data or self._require_calibration()
-        with self._calibrating(chosen) as prepared:
-            for algorithm in self.algorithms:
-                algorithm.initialize_ranges(self.network, prepared)
+        initialize_ranges(self.network, self.algorithms, data or self.calibration)
 
     @property
     def batch_multiplier(self) -> int:
@@ -186,10 +162,7 @@ class CompressedNetwork:
         Raises:
             ConfigError: The algorithms disagree.
         """
-        wanted = {algorithm.batch_multiplier for algorithm in self.algorithms} - {1}
-        if len(wanted) > 1:
-            raise ConfigError(f"`params.batch_multiplier` must be the same in all algorithms, got {sorted(wanted)}")
-        return wanted.pop() if wanted else 1
+        return joint_batch_multiplier(self.algorithms)
 
     def activate(self) -> None:
         """Let the algorithms act on the network; called by `initialize` and after loading a state."""
@@ -207,16 +180,11 @@ class CompressedNetwork:
     def loss(self) -> Tensor:
         """Return the sum of the algorithms' losses, shape []; zero where none has one now."""
         total = self.present_loss()
-        if total is not None:
-            return total
-        first = next(self.network.parameters(), torch.empty(0))
-        dtype = first.dtype if first.is_floating_point() else None
-        return torch.zeros((), device=first.device, dtype=dtype)
+        return no_loss(self.network) if total is None else total
 
     def present_loss(self) -> Tensor | None:
         """Return `loss`, or nothing if no algorithm has one now."""
-        losses = [loss for loss in (algorithm.loss() for algorithm in self.algorithms) if loss is not None]
-        return torch.stack([loss.reshape(()) for loss in losses]).sum() if losses else None
+        return joint_loss(self.algorithms)
 
     @property
     def stage(self) -> CompressionStage:
@@ -235,8 +203,7 @@ class CompressedNetwork:
         Args:
             optimizers: All optimizers of the training; call this once, before it begins.
         """
-        known = list(optimizers)
-        self._hooks.attach(known)
+        self._hooks.attach(known := list(optimizers))
         for algorithm in self.algorithms:
             algorithm.attach(known)
 
@@ -249,10 +216,10 @@ class CompressedNetwork:
 
     def take_resized(self) -> bool:
         """Tell whether an algorithm changed the sizes of parameters since this was last asked."""
-        resized = any(algorithm.resized for algorithm in self.algorithms)
-        for algorithm in self.algorithms:
+        resized = [algorithm for algorithm in self.algorithms if algorithm.resized]
+        for algorithm in resized:
             algorithm.resized = False
-        return resized
+        return bool(resized)
 
     def epoch_step(self) -> None:
         """Tell every scheduler that an epoch begins, and initialize what begins with it.
@@ -262,13 +229,8 @@ class CompressedNetwork:
         """
         for algorithm in self.algorithms:
             algorithm.scheduler.epoch_step()
-        waiting = [algorithm for algorithm in self.algorithms if algorithm.wants_data]
-        if waiting:
-            data = self._require_calibration()
-            with self._calibrating(data) as prepared:
-                for algorithm in waiting:
-                    algorithm.begin(self.network, prepared)
-                    algorithm.wants_data = False
+        if waiting := [algorithm for algorithm in self.algorithms if algorithm.wants_data]:
+            begin_waiting(self.network, waiting, self.calibration)
 
     def rest(self) -> None:
         """Let what is inserted act as in evaluation, without the noise of training, until the mode is set again."""
@@ -312,14 +274,7 @@ class CompressedNetwork:
 
     def statistics(self) -> dict[str, float]:
         """Return all statistics as plain numbers by name."""
-        if self._metrics is None:
-            return {}
-        self._metrics.reset()
-        observations: dict[str, Tensor] = {}
-        for algorithm in self.algorithms:
-            observations.update(algorithm.observations())
-        self._metrics.update(**observations)
-        return {name: float(value) for name, value in self._metrics.compute().items()}
+        return self._statistics.compute()
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per compressed place of every algorithm."""
@@ -334,7 +289,7 @@ class CompressedNetwork:
         for algorithm in self.algorithms:
             algorithm.load_state_dict(state[algorithm.name])
 
-    def strip(self, *, weights: Literal["effective", "latent"] = "effective") -> nn.Module:
+    def strip(self, *, weights: StrippedWeights = "effective") -> nn.Module:
         """Take everything out again and return the plain network.
 
         Args:
@@ -344,43 +299,7 @@ class CompressedNetwork:
         Raises:
             ConfigError: There are no such weights.
         """
-        if weights not in ("effective", "latent"):
-            raise ConfigError(f"`weights` must be 'effective' or 'latent', got {weights!r}")
+        check_weights(weights)
         self._hooks.remove()
-        for algorithm in self.algorithms:
-            algorithm.strip(self.network)
-        if weights == "latent":
-            strip(self.network)
-            return self.network
-        lost = acting_on_activations(self.network)
-        for name, reason in strip_effective(self.network).items():
-            rank_zero_warn(f"`strip()` could not write the compressed values of {name!r}: {reason}")
-        if counts := [f"{lost[a.name]} of `{a.name}`" for a in self.algorithms if lost[a.name]]:
-            rank_zero_info(
-                "The stripped network has the weights of the compressed one, but its activations are in float again: "
-                f"modules that acted on them cannot stay ({', '.join(counts)})"
-            )
+        strip_network(self.network, self.algorithms, weights)
         return self.network
-
-    def _require_calibration(self) -> CalibrationData:
-        """Return the data for initializations during training."""
-        if self.calibration is None:
-            raise InitializationError(
-                "ranges are to be initialized now, but there is no data for it; set `calibration` of the compressed "
-                "network after restoring or copying it, or give batches"
-            )
-        return self.calibration
-
-    def _adapts_norms(self) -> bool:
-        """Whether statistics of norms may change: not if all algorithms that could change them are told not to."""
-        wanted = [algorithm.adaptation_samples for algorithm in self.algorithms]
-        given = [samples for samples in wanted if samples is not None]
-        return any(given) or not given
-
-    @contextmanager
-    def _calibrating(self, data: CalibrationData) -> Iterator[CalibrationData]:
-        """Let the network run in evaluation mode, and leave everything else as it was."""
-        with isolate_rng(), data.surroundings(), preserved(self.network, batch_norm=False), torch.no_grad():
-            frozen = frozen_norms(self.network, data.owner)
-            self.network.eval()
-            yield replace(data, frozen=frozen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +12,17 @@ from torch import nn
 
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.errors import CheckpointError
+from lightning_nncf.files import replacing
 from lightning_nncf.graph.notices import HINT
 
-__all__ = ["SECTION", "add_section", "config_differences", "read_sections", "same_structure"]
+__all__ = [
+    "SECTION",
+    "add_section",
+    "config_differences",
+    "read_sections",
+    "same_structure",
+    "write_network",
+]
 
 SECTION = "lightning_nncf"
 """Key of our section in a checkpoint."""
@@ -47,6 +56,20 @@ def add_section(checkpoint: dict[str, Any], path: str, section: Mapping[str, Any
         weights[name] = torch.empty(0)
         if hasattr(weights, "move_to_end"):
             weights.move_to_end(name, last=False)
+
+
+def write_network(path: Path, network: nn.Module, section: Mapping[str, Any]) -> None:
+    """Write the weights of a network and its section to a file, which appears only once it is complete.
+
+    Args:
+        path: The file; missing directories are created.
+        network: The network.
+        section: What rebuilds it, see `CompressedNetwork.section`.
+    """
+    content: dict[str, Any] = {"state_dict": network.state_dict()}
+    add_section(content, "", section, network)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def read_sections(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -152,7 +152,8 @@ class NetworkGraph:
     of the network while tracing, detached copies, or ``None`` if the network itself was never called.
     ``reread`` holds the paths of activation functions that work in place and whose argument is read again afterwards,
     for the values that it has by then. ``leaves`` holds the tensors, as address and output of an op, whose
-    ``requires_grad`` the network sets: nothing that learns may be computed before them.
+    ``requires_grad`` the network sets: nothing that learns may be computed before them. ``written`` holds the names of
+    the parameters that the network writes while it runs, each with the paths of the modules that run meanwhile.
     """
 
     def __init__(self) -> None:
@@ -160,6 +161,7 @@ class NetworkGraph:
         self.frames: dict[str, CallFrame] = {}
         self.reread: set[str] = set()
         self.leaves: set[tuple[str, int]] = set()
+        self.written: dict[str, set[str]] = {}
         self.example_inputs: tuple[tuple[Any, ...], dict[str, Any]] | None = None
 
     def add(self, op: OpNode) -> None:

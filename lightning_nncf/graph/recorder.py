@@ -17,6 +17,7 @@ from lightning_nncf.graph.attributes import attributes_of
 from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, Edge, NetworkGraph, OpNode
 from lightning_nncf.graph.kinds import RECTIFIERS, kind_of
 from lightning_nncf.graph.values import describe, has_values, replace_tensors, tensors_in
+from lightning_nncf.graph.writes import ParameterWrites
 
 __all__ = ["Recorder"]
 
@@ -43,6 +44,7 @@ class _Running:
         self.functions: Counter[str] = Counter()
         self.valued: Counter[str] = Counter()
         self.in_forward = module is None
+        self.begun = False  # past the hooks before its forward
         self.calls: Counter[str] = Counter()
         self.positions: dict[int, list[int]] = defaultdict(list)
         self.arguments = tuple(arguments)  # held, so that their ids stay theirs
@@ -79,6 +81,7 @@ class Recorder(TorchFunctionMode):
             self._paths.setdefault(id(module), path)
             self._types.setdefault(path, type(module).__name__)
         self._parameters = {id(parameter): name for name, parameter in network.named_parameters()}
+        self.writes = ParameterWrites(network, graph.written)
         self._stack: list[_Running] = []
         self._values: dict[int, _Value] = {}
         self._overwritten: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
@@ -161,6 +164,7 @@ class Recorder(TorchFunctionMode):
     def _turn(self, module: nn.Module, *, in_forward: bool) -> None:
         if self._stack and self._stack[-1].module is module:
             self._stack[-1].in_forward = in_forward
+            self._stack[-1].begun = True
 
     def leave(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: object) -> None:
         """Forward hook of every module of the network, also called when its forward raised."""
@@ -219,9 +223,11 @@ class Recorder(TorchFunctionMode):
         if number is not None:
             running.valued[name] += 1
         versions = [_version(tensor) for tensor in inputs]
+        self.writes.prepare(name, args, kwargs, inputs)
         result = func(*args, **kwargs)
         outputs = list(tensors_in(result))
         changed = [tensor for tensor, version in zip(inputs, versions, strict=True) if _version(tensor) != version]
+        self.writes.note(name, args, changed, (above.frame.module for above in self._stack if above.begun))
         if not outputs and not changed:
             if name == "requires_grad" and len(args) == 2 and args[1] and (value := self._value(args[0])):
                 self.graph.leaves.add((value.address, value.output))

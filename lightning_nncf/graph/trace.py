@@ -23,8 +23,9 @@ __all__ = ["trace"]
 def trace(network: nn.Module, run: Callable[[], object], *, modes: Sequence[str] = ("train", "eval")) -> NetworkGraph:
     """Run a network and return the graph of the operations it called on tensors.
 
-    The graph is the union over the modes and over all calls of the network within a run. Training flags, buffers,
-    metrics and torch's random number generators are as before afterwards; no gradients are computed.
+    The graph is the union over the modes and over all calls of the network within a run. Training flags,
+    buffers, metrics, parameters that the network writes and torch's random number generators are as before afterwards;
+    no gradients are computed.
 
     Args:
         network: Network to capture, on any device.
@@ -104,8 +105,11 @@ def _run_modes(network: nn.Module, run: Callable[[], object], modes: Sequence[st
 
 def _run_once(run: Callable[[], object], recorder: Recorder, mode: str) -> None:
     recorder.start(mode)
-    with torch.no_grad(), _eager(), recorder:
-        run()
+    try:
+        with torch.no_grad(), _eager(), recorder:
+            run()
+    finally:
+        recorder.writes.undo()
 
 
 def _eager() -> contextlib.AbstractContextManager[object]:

@@ -26,6 +26,9 @@ def weight_sites(graph: NetworkGraph, network: nn.Module, parameter: str) -> tup
         network: The network.
         parameter: Name of the parameter.
 
+    Returns:
+        The places; none, with a warning, for a parameter that one of its readers writes.
+
     >>> import torch
     >>> from lightning_nncf.graph.trace import trace
     >>> class Tied(nn.Module):
@@ -54,6 +57,14 @@ def weight_sites(graph: NetworkGraph, network: nn.Module, parameter: str) -> tup
             continue
         for name in _names_at(network, reader, names):
             readers.setdefault(name, {})[reader] = None
+    hiding = {reader for found in readers.values() for reader in found} & graph.written.get(parameter, set())
+    if hiding:
+        warnings.warn(
+            f"the weight {parameter!r} is not compressed, since the forward of {_quoted(hiding)} writes it: that "
+            "would be lost behind its compressed value; write it after each optimizer step to have it compressed",
+            stacklevel=1,  # one place, so that it is shown once
+        )
+        return ()
     found = []
     for name in names:
         if name in readers:
@@ -67,6 +78,10 @@ def sites_of_reading(graph: NetworkGraph, network: nn.Module, op: OpNode, port: 
     reader = op.reader(port)
     found = weight_sites(graph, network, op.parameters[port])
     return tuple(site for site in found if reader in (site.module, *site.readers))
+
+
+def _quoted(paths: set[str]) -> str:
+    return ", ".join(repr(path) if path else "the network" for path in sorted(paths))
 
 
 def _site(name: tuple[str, str], reader: str, readers: tuple[str, ...]) -> HookSite:

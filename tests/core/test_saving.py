@@ -83,6 +83,12 @@ def test_wrong_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.pt").touch()
     with pytest.raises(CheckpointError, match=r"cannot read .*empty\.pt"):
         load(Wide(), tmp_path / "empty.pt")
+    (tmp_path / "text.pt").write_text("hello")
+    with pytest.raises(CheckpointError, match=r"cannot read .*text\.pt"):
+        load(Wide(), tmp_path / "text.pt")
+    torch.save(Wide(), tmp_path / "module.pt")
+    with pytest.raises(CheckpointError, match="more than weights and plain values, as a pickled module does"):
+        load_weights(Wide(), tmp_path / "module.pt")
     run = trainer(tmp_path)
     run.fit(Classifier(), loader())
     run.save_checkpoint(tmp_path / "float.ckpt")

@@ -10,11 +10,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from lightning_nncf.algorithms.quantization import range_floor
 from lightning_nncf.algorithms.quantization.learning import RangeLearning, scale_gradient
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
-from lightning_nncf.algorithms.quantization.range_floor import RangeFloor, asymmetric_range, symmetric_scale
 from lightning_nncf.core.idle import idle
-from lightning_nncf.errors import InitializationError
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric, normalized, rectified
 from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
 
@@ -37,7 +36,7 @@ class Quantizer(nn.Module, ABC):
     width: ClassVar[str]
     """Name of the parameter that may learn as a logarithm."""
 
-    floor: RangeFloor = "data"
+    floor: range_floor.RangeFloor = "data"
     """How small a range statistics may give."""
 
     def __init__(self, config: QuantizerConfig, axis: int, learning: RangeLearning | None = None) -> None:
@@ -102,15 +101,7 @@ class Quantizer(nn.Module, ABC):
         Raises:
             InitializationError: The statistics are NaN or infinite, or low lies above high.
         """
-        low, high = (
-            part.detach().to(torch.float32).reshape(self.shape if part.numel() > 1 else -1).expand(self.shape)
-            for part in (low, high)
-        )
-        if not bool(torch.isfinite(low).all() & torch.isfinite(high).all() & (low <= high).all()):
-            raise InitializationError(
-                f"a range needs finite statistics with low <= high, got low {_shorten(low)} and high {_shorten(high)}; "
-                "look for NaN or infinite values in the data, the weights or the network's outputs"
-            )
+        low, high = range_floor.checked_ends(low, high, self.shape)
         with torch.no_grad():
             self._assign(low, high)
 
@@ -217,7 +208,7 @@ class SymmetricQuantizer(Quantizer):
     def _assign(self, low: Tensor, high: Tensor) -> None:
         if self.config.signed is None:
             self.config = replace(self.config, signed=bool((low < 0).any()))
-        self._assign_linear(symmetric_scale(low, high, self.floor))
+        self._assign_linear(range_floor.symmetric_scale(low, high, self.floor))
 
 
 class AsymmetricQuantizer(Quantizer):
@@ -262,7 +253,7 @@ class AsymmetricQuantizer(Quantizer):
         return step.flatten(), zero_points, self.quant_min, self.quant_max
 
     def _assign(self, low: Tensor, high: Tensor) -> None:
-        low, width = asymmetric_range(low, high, self.floor)
+        low, width = range_floor.asymmetric_range(low, high, self.floor)
         self.input_low.copy_(low)
         self._assign_linear(width)
 
@@ -279,7 +270,7 @@ def build_quantizer(
     channel_axis: int,
     learning: RangeLearning | None = None,
     *,
-    floor: RangeFloor = "data",
+    floor: range_floor.RangeFloor = "data",
 ) -> Quantizer:
     """Build the quantizer of one place.
 
@@ -306,9 +297,3 @@ def build_quantizer(
     quantizer = _CLASSES[config.mode](config, parameters, axis, learning)
     quantizer.floor = floor
     return quantizer
-
-
-def _shorten(values: Tensor) -> str:
-    """Write a few values for an error message."""
-    head = ", ".join(f"{value:.4g}" for value in values.flatten()[:4].tolist())
-    return f"[{head}{', ...' if values.numel() > 4 else ''}]"

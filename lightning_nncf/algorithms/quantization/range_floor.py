@@ -1,4 +1,4 @@
-"""The smallest ranges that statistics may give: as small as the data, except where there is nothing to measure."""
+"""The ranges that statistics give: checked, and as small as the data, except where there is nothing to measure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST", "RangeFloor", "asymmetric_range", "symmetric_scale"]
+from lightning_nncf.errors import InitializationError
+
+__all__ = ["LEAST", "RangeFloor", "asymmetric_range", "checked_ends", "symmetric_scale"]
 
 RangeFloor = Literal["data", "nncf"]
 
@@ -26,6 +28,28 @@ _LEAST_WIDTH = 0.01
 
 _NNCF_SCALE = 0.1
 _NNCF_SHARE = 0.01
+
+
+def checked_ends(low: Tensor, high: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Return the ends of ranges in float32, of one shape.
+
+    Args:
+        low: Smallest value, one or one per channel.
+        high: Largest value, of the shape of `low`.
+        shape: The shape to return.
+
+    Raises:
+        InitializationError: They are NaN or infinite, or low lies above high.
+    """
+    low, high = (
+        part.detach().to(torch.float32).reshape(shape if part.numel() > 1 else -1).expand(shape) for part in (low, high)
+    )
+    if not bool(torch.isfinite(low).all() & torch.isfinite(high).all() & (low <= high).all()):
+        raise InitializationError(
+            f"a range needs finite statistics with low <= high, got low {_shorten(low)} and high {_shorten(high)}; "
+            "look for NaN or infinite values in the data, the weights or the network's outputs"
+        )
+    return low, high
 
 
 def symmetric_scale(low: Tensor, high: Tensor, floor: RangeFloor = "data") -> Tensor:
@@ -82,3 +106,9 @@ def _filled(sizes: Tensor) -> Tensor:
     faint = sizes <= (sizes.max() * _FAINT).clamp_min(LEAST)
     found = sizes[~faint]
     return torch.where(faint, found.median() if found.numel() else _UNKNOWN, sizes)
+
+
+def _shorten(values: Tensor) -> str:
+    """Write a few values for an error message."""
+    head = ", ".join(f"{value:.4g}" for value in values.flatten()[:4].tolist())
+    return f"[{head}{', ...' if values.numel() > 4 else ''}]"

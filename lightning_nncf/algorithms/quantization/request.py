@@ -35,6 +35,7 @@ def placement_settings(
     scopes = _Scopes(network, graph, validate=config.validate_scopes)
     everywhere = scopes.inside(root.ignored_scopes, root.target_scopes)
     here = scopes.inside(config.ignored_scopes, config.target_scopes)
+    bare = _with_bare_weights(network, graph)
 
     def accepts(point: InsertionPoint) -> bool:
         try:
@@ -52,7 +53,7 @@ def placement_settings(
             for entries in config.activations.unified_scale_ops
         ],
         validate=config.validate_scopes,
-        ignored=lambda address: not (everywhere(address) and here(address)),
+        ignored=lambda address: address in bare or not (everywhere(address) and here(address)),
         accepts=accepts,
         quantize_inputs=config.quantize_inputs,
         quantize_outputs=config.quantize_outputs,
@@ -106,6 +107,20 @@ def places_of(network: nn.Module, graph: NetworkGraph, point: QuantizationPoint)
     if point.kind == "weight":
         return weight_sites(graph, network, graph[point.point.address].parameters[point.point.port])
     return sites(graph, network, point.point)
+
+
+def _with_bare_weights(network: nn.Module, graph: NetworkGraph) -> set[str]:
+    """Return the ops whose weight no module reaches, so that their inputs need none either."""
+    taken = [
+        (op, name, name in graph.written or op.by_hook or op.reader(port) is None)
+        for op in graph.ops()
+        for port, name in op.parameters.items()
+        if len(op.inputs[port].shape) > 1
+    ]
+    bare = {
+        name for name in {name for _, name, doubtful in taken if doubtful} if not weight_sites(graph, network, name)
+    }
+    return {op.address for op, name, _ in taken if name in bare}
 
 
 @dataclass

@@ -15,7 +15,7 @@ from lightning_nncf.algorithms.quantization.placement.traits import conflict
 from lightning_nncf.algorithms.quantization.placement.weight_source import Reading, Weight
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.errors import PlacementError
-from lightning_nncf.graph.graph import INPUT
+from lightning_nncf.graph.graph import INPUT, InsertionPoint
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def weight_quantizers(flow: Flow, table: HardwareTable, settings: PlacementSetti
             allowed = table.weights(operator, Constraints())
             raise conflict(address, "weight", settings.target_device, allowed, constraints)
         for weight in weights:
+            if not settings.accepts(InsertionPoint(kind="weight", address=weight.address, port=weight.port)):
+                continue
             new = WeightQuantizer(weight=weight, candidates=candidates, ops=(address,), multiplies=operator in LINEAR)
             found[weight.name] = _shared(found[weight.name], new) if weight.name in found else new
     axes = _channel_axes(flow)
