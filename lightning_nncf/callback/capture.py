@@ -46,6 +46,7 @@ def capture_run(
         example = trainer.precision_plugin.convert_input(module.example_input_array)
         example = trainer.strategy.batch_to_device(example, dataloader_idx=0)
         return lambda: _call(module, example)
+    data.prepare()
     batches = iter(TrainBatches(trainer, module, data))
     with kept(module, trainer.datamodule):  # the hooks around a batch's transfer may count or collect
         batch = next(batches, None)
