@@ -22,6 +22,7 @@ from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.launching import Returning, send_back
 from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.neighbours import refuse_neighbours, renews_statistics
+from lightning_nncf.callback.network_copies import network_copies, warn_of_order
 from lightning_nncf.callback.packages import join_packages
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
@@ -178,7 +179,9 @@ class NNCFCallback(Returning):
         if self.export_path is not None:
             require_call(module, network, graph)
         self.samples = graph.example_inputs
+        copies = network_copies(module, network, but=[peer.network_path for peer in self._peers(trainer)])
         self.compressed = CompressedNetwork.build(network, self.config, graph)
+        warn_of_order(network, self.network_path, copies)
         renew_averages(trainer, module)
         for line in self._summary():
             rank_zero_info(line)

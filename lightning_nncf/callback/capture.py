@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from lightning_nncf.callback.loaders import TrainBatches
+from lightning_nncf.callback.snapshot import kept
 from lightning_nncf.callback.sources import LoopData
 from lightning_nncf.callback.stand_ins import muted
 from lightning_nncf.callback.steps import StepRunner
@@ -45,9 +46,11 @@ def capture_run(
         example = trainer.precision_plugin.convert_input(module.example_input_array)
         example = trainer.strategy.batch_to_device(example, dataloader_idx=0)
         return lambda: _call(module, example)
+    data.prepare()
     batches = iter(TrainBatches(trainer, module, data))
-    batch = next(batches, None)
-    batches.close()  # type: ignore[attr-defined]
+    with kept(module, trainer.datamodule):  # the hooks around a batch's transfer may count or collect
+        batch = next(batches, None)
+        batches.close()  # type: ignore[attr-defined]
     if batch is None:
         raise InitializationError(
             "the train loader yields no batch, so the network can be neither captured nor initialized; "

@@ -14,6 +14,8 @@ from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_nncf.callback.generators import Drawn, drawing, passed
+
 __all__ = ["Replayed", "is_stream"]
 
 _DEPTH = 4
@@ -32,9 +34,10 @@ class Replayed:
     def __init__(self, source: Any) -> None:
         self.source = source
         self._iterator: Iterator[Any] | None = None
-        self._ahead: deque[Any] = deque()
+        self._ahead: deque[tuple[Any, Drawn]] = deque()
         self._run = 0
         self._begun = False  # training has taken a batch of this run
+        self._states: dict[str, Any] | None = None  # of the generators, where reading ahead goes on
         self._owed = False  # the run began for calibration: training has not drawn the seed of its workers
 
     def __iter__(self) -> Iterator[Any]:
@@ -50,24 +53,22 @@ class Replayed:
     def ahead(self) -> Iterator[Any]:
         """Yield copies of the batches that training is to get next."""
         if self._iterator is None:
-            self._start()
-            self._owed = True
+            self._start_early()
         position = 0
         while True:
             if position >= len(self._ahead):
-                batch = next(self._iterator, self) if self._iterator is not None else self
+                batch, drawn = self._read_early()
                 if batch is self:
                     if position or not self._begun:
                         return
                     # between two epochs: those of the next
-                    self._start()
-                    self._owed = True
-                    batch = next(self._iterator, self) if self._iterator is not None else self
+                    self._start_early()
+                    batch, drawn = self._read_early()
                     if batch is self:
                         return
-                self._ahead.append(batch)
+                self._ahead.append((batch, drawn))
             # the step may write into its batch
-            yield _duplicate(self._ahead[position])
+            yield _duplicate(self._ahead[position][0])
             position += 1
 
     def __len__(self) -> int:
@@ -88,12 +89,25 @@ class Replayed:
         self._run += 1
         self._begun = False
 
+    def _start_early(self) -> None:
+        _, (_, self._states) = drawing(self._start)
+        self._owed = True
+
+    def _read_early(self) -> tuple[Any, Drawn]:
+        """Return the next batch, or this object behind the last one, drawn as if nothing else drew in between."""
+        iterator = self._iterator
+        states = self._ahead[-1][1][1] if self._ahead else self._states
+        return drawing(lambda: self if iterator is None else next(iterator, self), states)
+
     def _take(self, run: int) -> Iterator[Any]:
         while run == self._run and self._iterator is not None:
             self._begun = True
             if self._ahead:
-                yield self._ahead.popleft()
+                batch, drawn = self._ahead.popleft()
+                passed(drawn)
+                yield batch
                 continue
+            self._states = None
             try:
                 batch = next(self._iterator)
             except StopIteration:

@@ -32,6 +32,9 @@ _FOREIGN = (
     "torch",
 )
 """Packages whose objects are left alone, unless they are modules, optimizers or of the kinds handled by name."""
+_NUMBERS = (bool, int, float, str, type(None))
+_HOLDERS = (list, dict, set, deque, tuple, Tensor, np.ndarray)
+"""What of a class may be state of its objects: not functions, descriptors or other classes."""
 _STRUCTURE = ("_parameters", "_buffers", "_modules")
 _HOOKS = tuple(name for name, value in vars(nn.Module()).items() if name.endswith("hooks") and isinstance(value, dict))
 
@@ -39,8 +42,8 @@ _HOOKS = tuple(name for name, value in vars(nn.Module()).items() if name.endswit
 class Snapshot:
     """Notes what objects hold, and puts it back: lists and dicts keep their identity, tensors their memory.
 
-    Followed are attributes of modules and plain objects, lists, tuples, dicts, sets and deques. Hooks and what this
-    package inserts are left alone.
+    Followed are attributes of modules and plain objects, what their classes hold, lists, tuples, dicts, sets and
+    deques. Hooks and what this package inserts are left alone.
 
     Args:
         roots: Objects to begin with.
@@ -106,6 +109,7 @@ class Snapshot:
                 self._note(value, depth + 1)
 
     def _note_module(self, module: nn.Module, depth: int) -> None:
+        self._note_classes(module, depth)
         attributes = module.__dict__
         self._undo.append(_attributes(attributes, {*_STRUCTURE, *_HOOKS, "_trainer", "_fabric"}))
         for name, value in list(attributes.items()):
@@ -120,7 +124,18 @@ class Snapshot:
             if not name.startswith("lnncf_"):
                 self._note(child, 0)
 
+    def _note_classes(self, value: Any, depth: int) -> None:
+        """Note what the classes that a user wrote hold for all their objects."""
+        for kind in type(value).__mro__:
+            if id(kind) in self._seen or kind.__module__.partition(".")[0] in _FOREIGN:
+                continue
+            self._seen[id(kind)] = kind
+            held = {name: each for name, each in vars(kind).items() if not name.startswith("__")}
+            self._undo.append(_class_values(kind, {k: v for k, v in held.items() if isinstance(v, _NUMBERS)}))
+            self._follow([each for each in held.values() if isinstance(each, _HOLDERS)], depth)
+
     def _note_object(self, value: Any, depth: int) -> None:
+        self._note_classes(value, depth)
         attributes = getattr(value, "__dict__", None)
         if isinstance(attributes, dict):
             self._undo.append(_attributes(attributes, ()))
@@ -243,6 +258,15 @@ def _slotted(value: Any, held: dict[str, Any]) -> Callable[[], None]:
     def undo() -> None:
         for name, old in held.items():
             setattr(value, name, old)
+
+    return undo
+
+
+def _class_values(kind: type, held: dict[str, Any]) -> Callable[[], None]:
+    def undo() -> None:
+        for name, old in held.items():
+            if vars(kind).get(name) is not old:
+                setattr(kind, name, old)
 
     return undo
 

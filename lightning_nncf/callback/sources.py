@@ -8,13 +8,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.data import _set_sampler_epoch, sized_len
-from lightning_fabric.utilities.seed import _collect_rng_states, _set_rng_states
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 
+from lightning_nncf.callback.generators import Drawn, drawing, passed
 from lightning_nncf.callback.loader_copies import can_be_copied, copied
 from lightning_nncf.callback.replay import Replayed
 from lightning_nncf.callback.stand_ins import lightning_part
@@ -74,7 +73,7 @@ class LoopData:
         stages = self._connector.RunningStage
         self._stage = stages.TRAINING if training else stages.VALIDATING
         self._source = self._loop._data_source
-        self._held: tuple[Any, dict[str, Any], dict[str, Any]] | None = None
+        self._held: tuple[Any, Drawn] | None = None
         self._early: Any = None
 
     def install(self) -> None:
@@ -178,10 +177,7 @@ class LoopData:
         if self._held is None:
             unwrap(self._source, "dataloader")
             try:
-                with isolate_rng():
-                    before = _collect_rng_states()
-                    loaders = self._replayable(self._connector._request_dataloader(self._source))
-                    self._held = loaders, before, _collect_rng_states()
+                self._held = drawing(lambda: self._replayable(self._connector._request_dataloader(self._source)))
             finally:
                 self.install()
         return self._held[0]
@@ -190,11 +186,8 @@ class LoopData:
         """Answer the loop's request."""
         held, self._held, self._early = self._held, None, None
         if held is not None:
-            loaders, before, after = held
-            if _equal(before, after):
-                return loaders
-            if _equal(before, _collect_rng_states()):
-                _set_rng_states(after)
+            loaders, drawn = held
+            if passed(drawn):
                 return loaders
         # asked for again, or drawn at random from generators that have moved since
         return self._replayable(type(self._source).dataloader(self._source))
@@ -224,14 +217,3 @@ class LoopData:
             )
             return loader
         return Replayed(loader)
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Compare nested states."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return all(_equal(value, b[key]) for key, value in a.items())
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(_equal, a, b))
-    return bool((a == b).all()) if hasattr(a, "all") else bool(a == b)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_nncf.callback.wrappers import Instead, unwrap, wrap
 
-__all__ = ["StandIns", "early_optimizers", "lightning_part", "muted"]
+__all__ = ["StandIns", "counted_batches", "early_optimizers", "lightning_part", "muted"]
 
 _LOGGING = ("log", "log_dict", "print")
 _OPTIMIZING = ("clip_gradients", "toggle_optimizer", "untoggle_optimizer", "lr_scheduler_step")
@@ -86,18 +86,28 @@ def early_optimizers(trainer: Any, module: Any, batches: float) -> Iterator[None
         yield
         return
     make = lightning_part(trainer, "core.optimizer")._init_optimizers_and_lr_schedulers
-    # a schedule may ask for the number of steps, for which Lightning would start the loaders
-    with (
-        _instead(trainer.fit_loop, {"setup_data": _nothing}),
-        _replaced(trainer.fit_loop, "max_batches", batches),
-        warnings.catch_warnings(),
-    ):
+    with counted_batches(trainer, batches), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         optimizers, schedulers = make(module)
     with (
         _replaced(strategy, "_optimizers", optimizers),
         _replaced(strategy, "_lightning_optimizers", optimizers),
         _replaced(strategy, "lr_scheduler_configs", schedulers),
+    ):
+        yield
+
+
+@contextmanager
+def counted_batches(trainer: Any, batches: float) -> Iterator[None]:
+    """Let a Trainer know the number of batches in an epoch, for which it would start its loaders if it were asked.
+
+    Args:
+        trainer: The Trainer.
+        batches: The number.
+    """
+    with (
+        _instead(trainer.fit_loop, {"setup_data": _nothing}),
+        _replaced(trainer.fit_loop, "max_batches", batches),
     ):
         yield
 

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_nncf.callback.network_calls import CallWatch, NetworkCall
 from lightning_nncf.callback.snapshot import kept
-from lightning_nncf.callback.stand_ins import StandIns, early_optimizers
+from lightning_nncf.callback.stand_ins import StandIns, counted_batches, early_optimizers
 from lightning_nncf.callback.wrappers import AddLoss
 from lightning_nncf.errors import CaptureError, InitializationError
 
@@ -150,6 +150,7 @@ class StepRunner:
         statistics = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         with ExitStack() as stack:
             stack.enter_context(kept(self.module, self._trainer.datamodule, ignored=statistics))
+            stack.enter_context(counted_batches(self._trainer, self._batches()))
             if not self.module.automatic_optimization and self._lacks_optimizers:
                 stack.enter_context(early_optimizers(self._trainer, self.module, self._batches()))
             stand_ins = stack.enter_context(StandIns(self._trainer, self.module))

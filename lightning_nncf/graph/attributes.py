@@ -25,6 +25,8 @@ def attributes_of(function: Callable[..., Any], args: tuple[Any, ...], kwargs: M
     {'stride': [2, 2], 'groups': 2}
     >>> attributes_of(torch.Tensor.permute, (torch.zeros(2, 3), 1, 0), {})
     {'dims': [1, 0]}
+    >>> attributes_of(torch.Tensor.__pow__, (torch.zeros(2), 2), {})
+    {'exponent': 2}
     """
     pattern = tuple(_kind(arg) for arg in args)
     names = _names(function, pattern)
@@ -77,7 +79,8 @@ def _kind(value: object) -> str:
 def _names(function: Callable[..., Any], pattern: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names of the positional parameters, from the Python signature or the operator's schema."""
     if inspect.isfunction(function):
-        parameters = inspect.signature(function).parameters.values()
+        # `x ** 2` is a Python function around a method of C, which has no signature
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
         positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         if all(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
             return tuple(parameter.name for parameter in parameters if parameter.kind in positional)

@@ -68,12 +68,13 @@ def test_a_norm_that_the_module_freezes_keeps_its_statistics(tmp_path: Path) -> 
 
 
 def test_a_last_batch_of_one_sample_does_not_end_the_initialization(tmp_path: Path) -> None:
+    torch.manual_seed(0)
     module = Classifier()
     module.net = Pooled()
     # initialization sees the batch of one, training stops before it
     callback = fit(module, loader(9, 4), tmp_path, max_steps=2)
     assert callback.compressed is not None
     assert callback.compressed.initialized
-    # three batches to adapt and two to train
-    assert int(module.net.norm.num_batches_tracked) == 5  # type: ignore[arg-type]
+    # three batches to renew the statistics, which are far from the data, three to adapt and two to train
+    assert int(module.net.norm.num_batches_tracked) == 8  # type: ignore[arg-type]
     assert all(bool(value.isfinite().all()) for value in module.state_dict().values())

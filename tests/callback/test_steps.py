@@ -6,7 +6,7 @@ import copy
 import csv
 from collections import Counter, deque
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import pytorch_lightning as pl
@@ -251,6 +251,9 @@ class Bank:
 class Collecting(Classifier):
     """Keeps everything that a step can keep."""
 
+    shared: ClassVar[list[int]] = []
+    total_steps = 0
+
     def __init__(self, *, augment: bool) -> None:
         super().__init__()
         self.augment = augment
@@ -269,7 +272,13 @@ class Collecting(Classifier):
         self.unregistered = [copy.deepcopy(self.net.head)]
         self.norm = nn.BatchNorm1d(3)
 
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        self.counts["transfers"] += 1
+        return batch
+
     def _collect(self, batch: Any) -> Tensor:
+        self.shared.append(self.steps)
+        type(self).total_steps += 1
         logits = self.net(batch[0] * 1.5 if self.augment else batch[0])
         value = logits.detach().sum()
         self.outs.append(value)
@@ -305,7 +314,17 @@ class Collecting(Classifier):
         self._collect(batch)
 
     def state(self) -> Any:
-        plain = [self.outs, self.counts, self.last, self.kinds, self.steps, self.bank.pointer, self.nested["b"]]
+        plain = [
+            self.shared,
+            self.total_steps,
+            self.outs,
+            self.counts,
+            self.last,
+            self.kinds,
+            self.steps,
+            self.bank.pointer,
+            self.nested["b"],
+        ]
         tensors = [self.bank.features, *self.nested["a"], self.total, self.center, self.norm.running_mean]
         tensors += [*self.teacher.state_dict().values(), *self.unregistered[0].parameters()]
         tensors += [*self.mean._copy_state_dict().values(), *self.hidden["mean"]._copy_state_dict().values()]  # type: ignore[operator]
@@ -338,18 +357,18 @@ def test_nothing_of_initialization_stays_in_the_module_or_its_loggers(tmp_path: 
 
 
 def test_a_network_that_takes_parts_of_the_batch_runs_alone(tmp_path: Path) -> None:
-    class Counted(Classifier):
-        calls = 0
+    calls = []
 
+    class Counted(Classifier):
         def training_step(self, batch: Any, batch_idx: int) -> Any:
-            Counted.calls += 1
+            calls.append(batch_idx)
             return super().training_step(batch, batch_idx)
 
         def validation_step(self, batch: Any, batch_idx: int) -> None:
             raise RuntimeError("never on a training batch")
 
     counts: list[int] = []
-    check = Check(lambda _: counts.append(Counted.calls))
+    check = Check(lambda _: counts.append(len(calls)))
     callback = NNCFCallback(config(), export_path=None)
     trainer(tmp_path, callback, check, num_sanity_val_steps=0, limit_val_batches=0).fit(Counted(), loader())
     # once to see the call when the graph is captured, once before the passes of initialization

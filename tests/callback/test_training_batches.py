@@ -55,15 +55,16 @@ class OwnNoise(Numbered):
 class Stream(IterableDataset[Any]):
     """The same images in order, read again in each run or once in all, as the kind says."""
 
-    def __init__(self, kind: str = "again") -> None:
+    def __init__(self, kind: str = "again", noise: Callable[[], float] = lambda: 0.0) -> None:
         self.kind = kind
+        self.data = Numbered(noise)
         self.read = 0
         self.source: Any = iter(range(SAMPLES)) if kind == "iterator" else None
         if kind == "generator":
             self.source = (index for index in range(SAMPLES))
 
     def __iter__(self) -> Iterator[Any]:
-        data = Numbered()
+        data = self.data
         if self.kind == "counter":
             while self.read < SAMPLES:
                 self.read += 1
@@ -171,6 +172,8 @@ LOADERS: dict[str, Callable[[], Any]] = {
     "loader with a lasting iterator": lambda: Lasting(Numbered(), 4),
     "no DataLoader": Wrapping,
     "generator": lambda: (batch for batch in DataLoader(Numbered(), 4)),
+    "generator with noise": lambda: (batch for batch in DataLoader(Numbered(_global_noise), 4)),
+    "one-shot iterator with noise": lambda: DataLoader(Stream("iterator", _global_noise), 4),
     "stream": lambda: DataLoader(Stream(), 4),
     "stream with a worker": lambda: DataLoader(Stream(), 4, num_workers=1, persistent_workers=True),
     "one-shot iterator": lambda: DataLoader(Stream("iterator"), 4),
@@ -244,6 +247,19 @@ def test_a_limit_on_the_batches_holds_for_initialization_too(tmp_path: Path, lim
     assert read == [expected]
 
 
+def test_what_a_data_module_notes_when_it_makes_loaders_stays(tmp_path: Path) -> None:
+    class Noting(pl.LightningDataModule):
+        made = 0
+
+        def train_dataloader(self) -> Any:
+            self.made += 1
+            return DataLoader(Numbered(), 4)
+
+    data = Noting()
+    trainer(tmp_path, NNCFCallback(config(), export_path=None)).fit(Classifier(), datamodule=data)
+    assert data.made == 1
+
+
 @pytest.mark.parametrize("every", [0, 1])
 def test_loaders_of_a_hook_are_asked_for_as_often_as_without_the_callback(tmp_path: Path, every: int) -> None:
     def run(*callbacks: Any) -> tuple[int, list[Any]]:
@@ -279,6 +295,19 @@ def test_initialization_during_training_takes_nothing_from_it(tmp_path: Path, na
     expected = _trained(tmp_path, LOADERS[name](), max_epochs=epochs)
     callback = _callback()
     assert _trained(tmp_path, LOADERS[name](), callback, Again(callback), max_epochs=epochs) == expected
+
+
+@pytest.mark.parametrize("name", ["shuffled", "persistent worker"])
+def test_a_step_that_asks_for_the_number_of_steps_changes_no_batch(tmp_path: Path, name: str) -> None:
+    class Asking(Seen):
+        def training_step(self, batch: Any, batch_idx: int) -> Any:
+            counts.append((self.trainer.num_training_batches, self.trainer.estimated_stepping_batches))
+            return super().training_step(batch, batch_idx)
+
+    counts: list[tuple[float, float]] = []
+    runs = [_trained(tmp_path, LOADERS[name](), *each, module=Asking()) for each in ((), (_callback(),))]
+    assert runs[0] == runs[1]
+    assert len(set(counts)) == 1
 
 
 @pytest.mark.parametrize("name", ["persistent worker", "shuffled"])

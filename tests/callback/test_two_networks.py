@@ -116,9 +116,9 @@ def test_counts_and_losses_are_taken_once_each(tmp_path: Path, monkeypatch: pyte
         def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             for index, callback in enumerate(callbacks):
                 assert callback.compressed is not None
-                count = (lambda at: lambda: looked.append(at))(index)
+                count = (lambda at: lambda _optimizer: looked.append(at))(index)
                 monkeypatch.setattr(callback.compressed, "before_optimizer_step", count)
-                monkeypatch.setattr(callback.compressed, "loss", lambda: torch.tensor(1000.0))
+                monkeypatch.setattr(callback.compressed, "present_loss", lambda: torch.tensor(1000.0))
 
     module, _ = _fit(tmp_path, *callbacks, Look(), accumulate_grad_batches=2)
     assert sorted(looked) == [0] * 4 + [1] * 4

@@ -116,6 +116,13 @@ def test_attributes_have_names_and_plain_values() -> None:
     assert _sources(graph, "/cat:0") == [("/view:0", 0), ("/view:0", 1)]
 
 
+@pytest.mark.parametrize("name", ["__pow__", "__ipow__"])
+def test_operators_that_are_methods_of_c_are_recorded(name: str) -> None:
+    graph = _trace(lambda x: getattr(x.clone(), name)(2), torch.rand(2, 3))
+    attributes = {op.function: dict(op.attributes) for op in graph.ops()}
+    assert attributes[{"__pow__": "pow", "__ipow__": "pow_"}[name]] == {"exponent": 2}
+
+
 def test_views_of_parameters_flow_as_ordinary_nodes() -> None:
     class Transposed(nn.Module):
         def __init__(self) -> None:
