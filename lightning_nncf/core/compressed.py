@@ -16,7 +16,7 @@ from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.initializing import begin_waiting, initialize_all, initialize_ranges
 from lightning_nncf.core.inputs import Arguments, describe, generate
-from lightning_nncf.core.insertion import inserting, refuse_compressed
+from lightning_nncf.core.insertion import inserting, refuse_compressed, refuse_stripped
 from lightning_nncf.core.joint import JointStatistics, joint_batch_multiplier, joint_loss, no_loss
 from lightning_nncf.core.optimizer_hooks import OptimizerHooks
 from lightning_nncf.core.registry import create_algorithms
@@ -124,7 +124,11 @@ class CompressedNetwork:
 
         Args:
             path: The file; missing directories are created.
+
+        Raises:
+            HookError: The network was stripped.
         """
+        refuse_stripped(self.network)
         write_network(Path(path), self.network, self.section())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -208,7 +212,12 @@ class CompressedNetwork:
             algorithm.attach(known)
 
     def exportable(self) -> nn.Module:
-        """Return a copy of the network as it is exported: what is masked may be physically gone."""
+        """Return a copy of the network as it is exported: what is masked may be physically gone.
+
+        Raises:
+            HookError: The network was stripped.
+        """
+        refuse_stripped(self.network)
         copied = copy.deepcopy(self.network)
         for algorithm in self.algorithms:
             algorithm.prepare_for_export(copied)

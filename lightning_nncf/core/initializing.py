@@ -12,6 +12,7 @@ from torch import nn
 
 from lightning_nncf.calibration import CalibrationData, StatisticsWatch, frozen_norms, tracking_norms
 from lightning_nncf.core.algorithm import Algorithm
+from lightning_nncf.core.insertion import refuse_stripped
 from lightning_nncf.errors import InitializationError
 from lightning_nncf.graph.preserve import preserved
 
@@ -71,6 +72,7 @@ def _adapts_norms(algorithms: Sequence[Algorithm]) -> bool:
 @contextmanager
 def _calibrating(network: nn.Module, data: CalibrationData) -> Iterator[CalibrationData]:
     """Let a network run in evaluation mode, and leave everything else as it was."""
+    refuse_stripped(network)
     with isolate_rng(), data.surroundings(), preserved(network, batch_norm=False), torch.no_grad():
         frozen = frozen_norms(network, data.owner)
         network.eval()

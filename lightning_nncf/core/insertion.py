@@ -9,8 +9,9 @@ from torch import nn
 
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.hooks import inserted, strip
+from lightning_nncf.graph.notices import is_up
 
-__all__ = ["inserting", "refuse_compressed"]
+__all__ = ["inserting", "refuse_compressed", "refuse_stripped"]
 
 
 def refuse_compressed(network: nn.Module, remedy: str) -> None:
@@ -23,8 +24,22 @@ def refuse_compressed(network: nn.Module, remedy: str) -> None:
     Raises:
         HookError: It is.
     """
-    if any(True for _ in inserted(network)):
+    # Filters that are pruned leave nothing inserted behind.
+    if any(map(is_up, network.modules())) or any(True for _ in inserted(network)):
         raise HookError(f"{type(network).__name__} is compressed already; {remedy}")
+
+
+def refuse_stripped(network: nn.Module) -> None:
+    """Refuse a network that was compressed and is plain again.
+
+    Raises:
+        HookError: It is.
+    """
+    if not is_up(network):
+        raise HookError(
+            f"{type(network).__name__} was stripped: it is a plain network, and what compressed it is gone; save or "
+            "export it before `strip()`, or compress it again"
+        )
 
 
 @contextmanager

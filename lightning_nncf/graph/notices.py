@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["HINT", "put_up", "take_down"]
+__all__ = ["HINT", "is_up", "put_up", "take_down"]
 
 HINT = (
     "lnncf_hint: compressed by lightning_nncf; load it with `lightning_nncf.load_from_checkpoint(ModuleClass, path)`, "
@@ -46,6 +46,17 @@ def put_up(network: nn.Module) -> None:
     take_down(network)
     network.register_load_state_dict_pre_hook(_PassOverHint())  # type: ignore[no-untyped-call]
     network.register_forward_pre_hook(_WarnOfExport())
+
+
+def is_up(module: nn.Module) -> bool:
+    """Whether a module itself is a network that says so: it was compressed, and not stripped since.
+
+    >>> network = nn.Linear(1, 1)
+    >>> put_up(network)
+    >>> is_up(network)
+    True
+    """
+    return any(isinstance(hook, _WarnOfExport) for hook in module._forward_pre_hooks.values())
 
 
 def take_down(module: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from lightning_nncf import compress
+from lightning_nncf import compress, export_and_verify
 from lightning_nncf.core.compressed import CompressedNetwork
-from lightning_nncf.errors import ConfigError
+from lightning_nncf.errors import ConfigError, HookError
 from lightning_nncf.graph.hooks import inserted
 from tests.core.sections import ALGORITHMS, COMBINATIONS, INT8, MAGNITUDE, binarization, config_of, quantization
 
@@ -227,3 +228,25 @@ def test_stripped_network_trains_on_without_masks() -> None:
     net[0].weight.grad = torch.ones_like(net[0].weight)
     optimizer.step()
     assert bool((net[0].weight[pruned] == -0.1).all())
+
+
+def test_stripped_network_is_neither_saved_nor_exported(tmp_path: Path) -> None:
+    net, data = network(), batches()
+    compressed = compress(net, config_of("int8"), data)
+    compressed.strip()
+    for action in (
+        lambda: compressed.save(tmp_path / "network.pt"),
+        lambda: export_and_verify(compressed, tmp_path / "model.onnx", verify=False),
+        compressed.initialize_ranges,
+    ):
+        with pytest.raises(HookError, match="was stripped"):
+            action()
+    assert not list(tmp_path.iterdir())
+    assert compress(net, config_of("int8"), data).initialized
+
+
+def test_network_that_is_only_pruned_is_not_compressed_again() -> None:
+    net, data = network(), batches()
+    compress(net, config_of("pruning"), data)
+    with pytest.raises(HookError, match="is compressed already"):
+        compress(net, config_of("int8"), data)
