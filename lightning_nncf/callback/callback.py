@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,44 +9,34 @@ from typing import Any, Literal
 
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 
 from lightning_nncf import heap
 from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.averaging import Averages, renew_averages
-from lightning_nncf.callback.capture import capture_run, require_call
+from lightning_nncf.callback.building import build_compressed, initialization_data
 from lightning_nncf.callback.distributed import renew_wrapper
-from lightning_nncf.callback.evaluation import ValidationScore
 from lightning_nncf.callback.launching import Returning, send_back
-from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.neighbours import refuse_neighbours, renews_statistics
-from lightning_nncf.callback.network_copies import network_copies, warn_of_order
 from lightning_nncf.callback.packages import join_packages
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
-from lightning_nncf.callback.report import layer_table, statistics_table, weights_table, write_layers, write_weights
-from lightning_nncf.callback.snapshot import kept
+from lightning_nncf.callback.report import show_proof, statistics_table, summary, write_layers
 from lightning_nncf.callback.sources import FitData
-from lightning_nncf.callback.steps import StepRunner
 from lightning_nncf.callback.tuning import TrialState
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.core.inputs import Arguments
-from lightning_nncf.core.network import find_network
 from lightning_nncf.core.stripping import StrippedWeights
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
-from lightning_nncf.graph.trace import trace
 from lightning_nncf.ops import describe
 from lightning_nncf.proof import Proof, Tolerance, export_and_verify
 from lightning_nncf.proof.verify import chosen_runtimes
 
 __all__ = ["NNCFCallback"]
-
-log = logging.getLogger(__name__)
 
 
 class NNCFCallback(Returning):
@@ -171,37 +160,34 @@ class NNCFCallback(Returning):
 
     def _build(self, trainer: Any, module: Any) -> None:
         """Capture the network with the Trainer's data and insert the algorithms."""
-        self.network_path, network = find_network(module, self.network_path)
-        with isolate_rng():
-            run = capture_run(trainer, module, network, self.config, self._data.training)
-            with kept(module):
-                graph = trace(network, run)
-        if self.export_path is not None:
-            require_call(module, network, graph)
-        self.samples = graph.example_inputs
-        copies = network_copies(module, network, but=[peer.network_path for peer in self._peers(trainer)])
-        self.compressed = CompressedNetwork.build(network, self.config, graph)
-        warn_of_order(network, self.network_path, copies)
+        self.network_path, self.compressed = build_compressed(
+            trainer,
+            module,
+            self.network_path,
+            self.config,
+            self._data,
+            exported=self.export_path is not None,
+            others=[peer.network_path for peer in self._peers(trainer)],
+        )
+        assert self.compressed.graph is not None
+        self.samples = self.compressed.graph.example_inputs
         renew_averages(trainer, module)
-        for line in self._summary():
+        for line in summary(self.compressed):
             rank_zero_info(line)
 
     def _initialize(self, trainer: Any) -> None:
         """Initialize from the train loader, unless a checkpoint brought the state."""
         unwrap(trainer.strategy, "setup", self._initialize)
         assert self.compressed is not None
-        pl_module, network = self._module, self.compressed.network
         self._averages.end()
         self._averages.follow(trainer, self.compressed, self.network_path or "")
-        runner = StepRunner(trainer, pl_module, network, self._data.training.total)
-        score = ValidationScore(trainer, pl_module, self._data.validation)
-        data = calibration_data(trainer, runner, self._data.training, evaluate=score)
+        data = initialization_data(trainer, self._module, self.compressed.network, self._data)
         self.compressed.calibration = data
         if not self.compressed.initialized:
             rank_zero_info(describe(trainer.strategy.root_device.type))
             self._data.training.prepare()
             self.compressed.initialize(data)
-            self._averages.take_over(pl_module)
+            self._averages.take_over(self._module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known.
@@ -274,11 +260,8 @@ class NNCFCallback(Returning):
         elif self.export_path is not None and not trainer.interrupted:
             target = self.target(trainer)
             write_layers(self.compressed.rows(), target)
-            proof = self.export(target)
-            write_weights(proof.export.weights, target)
-            rank_zero_info(weights_table(proof.export.weights))
-            if proof.verification is not None:
-                rank_zero_info(f"{proof.verification.table()}\n{proof.export.deflated_size / 1e6:.2f} MB deflated")
+            for line in show_proof(self.export(target), target):
+                rank_zero_info(line)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed, unless the fit was a trial."""
@@ -398,12 +381,6 @@ class NNCFCallback(Returning):
 
     def _take_loss(self) -> Tensor | None:
         return None if self.compressed is None else self.compressed.present_loss()
-
-    def _summary(self) -> list[str]:
-        """Return what was inserted, for the user to read."""
-        assert self.compressed is not None
-        lines = [line for algorithm in self.compressed.algorithms for line in algorithm.summary()]
-        return [*lines, layer_table(self.compressed.rows())]
 
     def _peers(self, trainer: Any) -> list[NNCFCallback]:
         """Return all callbacks of a Trainer that compress, this one among them if the Trainer has it."""

@@ -15,10 +15,21 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_nncf.callback.bits_plot import is_mixed, plot_bits
+from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.export import StoredWeight
 from lightning_nncf.files import replacing
+from lightning_nncf.proof import Proof
 
-__all__ = ["layer_table", "render", "statistics_table", "weights_table", "write_layers", "write_weights"]
+__all__ = [
+    "layer_table",
+    "render",
+    "show_proof",
+    "statistics_table",
+    "summary",
+    "weights_table",
+    "write_layers",
+    "write_weights",
+]
 
 _GROUPED = ("algorithm", "kind", "bits", "mode", "granularity", "levels")
 
@@ -30,6 +41,21 @@ def render(table: Table) -> str:
     output = console.file
     assert isinstance(output, io.StringIO)
     return "\n".join(line.rstrip() for line in output.getvalue().rstrip().splitlines())
+
+
+def summary(compressed: CompressedNetwork) -> list[str]:
+    """Say what was inserted into a network."""
+    lines = [line for algorithm in compressed.algorithms for line in algorithm.summary()]
+    return [*lines, layer_table(compressed.rows())]
+
+
+def show_proof(proof: Proof, model: Path) -> list[str]:
+    """Say what an export wrote and what running it showed; the table of weights goes beside the model too."""
+    write_weights(proof.export.weights, model)
+    lines = [weights_table(proof.export.weights)]
+    if proof.verification is not None:
+        lines.append(f"{proof.verification.table()}\n{proof.export.deflated_size / 1e6:.2f} MB deflated")
+    return lines
 
 
 def layer_table(rows: Sequence[Mapping[str, Any]]) -> str:
