@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-TRACT_TYPES = {"float32": "f32", "int64": "i64"}
-
 
 class Reference:
     """A file in onnx's reference evaluator."""
@@ -34,14 +32,12 @@ class Reference:
 
 
 class Tract:
-    """A file in tract, loaded for the shapes of its inputs."""
+    """A file in tract, its sizes left open as they are in the file."""
 
     def __init__(self, path: str, *_: Any) -> None:
         self._model = importlib.import_module("tract").onnx().load(path)
 
     def run(self, arrays: list[Any]) -> list[tuple[Any, str]]:
-        for index, array in enumerate(arrays):
-            self._model.set_input_fact(index, ",".join([*map(str, array.shape), TRACT_TYPES[str(array.dtype)]]))
         runnable = self._model.into_model().into_runnable()
         return [(output.to_numpy(), "") for output in runnable.run(list(arrays))]
 
@@ -74,7 +70,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         np.save(job["output"], session.run(arrays)[0][0])
     except Exception as error:
         return {"stage": "run", "error": f"{type(error).__name__}: {error}"}
-    reply: dict[str, Any] = {"layers": session.layers()}
+    origin = importlib.import_module(job["runtime"]).__file__
+    reply: dict[str, Any] = {"layers": session.layers(), "origin": origin}
     if job["runs"]:
         try:
             reply["seconds"] = time_both(make, job, arrays)

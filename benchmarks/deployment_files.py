@@ -12,12 +12,15 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor, nn
+from torchvision.models.mobilenetv2 import InvertedResidual
 
 from example_modules.residual import SmallResNet
 from lightning_nncf import compress, export_and_verify, export_onnx
+from lightning_nncf.proof.distance import relative_rms
 
 BATCHES = 4
 EPOCHS = 3
+NOISE = 1e-5
 QUANTIZATION = {
     "algorithm": "quantization",
     "initializer": {
@@ -77,21 +80,40 @@ def residual() -> nn.Module:
     return SmallResNet(widths=[16, 32])
 
 
+def mobilenet() -> nn.Module:
+    network = torchvision.models.mobilenet_v2()
+    for module in network.modules():
+        if isinstance(module, InvertedResidual) and module.use_res_connect:
+            nn.init.constant_(module.conv[-1].weight, 0.2)
+    return network
+
+
 def bert() -> nn.Module:
     import transformers
 
+    # The usual 0.02 is meant for wider layers: here the output would hardly depend on the encoder.
     config = transformers.BertConfig(
-        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, vocab_size=100
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=128,
+        vocab_size=100,
+        initializer_range=0.125,
     )
     return transformers.BertForSequenceClassification(config)
 
 
 def images(*shape: int) -> Callable[[], Tensor]:
-    return lambda: torch.rand(*shape)
+    return lambda: torch.randn(*shape)
 
 
 def tokens() -> dict[str, Tensor]:
-    return {"input_ids": torch.randint(0, 100, (4, 16)), "attention_mask": torch.ones(4, 16, dtype=torch.long)}
+    # In the order of the network's arguments, which is that of the file's inputs.
+    return {
+        "input_ids": torch.randint(0, 100, (4, 16)),
+        "attention_mask": torch.ones(4, 16, dtype=torch.long),
+        "token_type_ids": torch.zeros(4, 16, dtype=torch.long),
+    }
 
 
 MIXED = {
@@ -111,7 +133,7 @@ BINARY = {
 FILES: dict[str, File] = {
     "residual": File(network=residual, batch=images(8, 1, 8, 8)),
     "resnet18": File(network=torchvision.models.resnet18, batch=images(2, 3, 128, 128)),
-    "mobilenet_v2": File(network=torchvision.models.mobilenet_v2, batch=images(2, 3, 128, 128)),
+    "mobilenet_v2": File(network=mobilenet, batch=images(2, 3, 128, 128)),
     "bert": File(network=bert, batch=tokens),
     "mixed": File(
         network=residual,
@@ -155,21 +177,43 @@ def make(name: str, folder: Path) -> dict[str, Any]:
     path = folder / f"{name}.onnx"
     export_and_verify(compressed, path, inputs=call, opset=file.opset, verify=False)
     export_onnx(plain, call, folder / f"{name}.float.onnx", opset=file.opset)
-    with torch.no_grad():
-        output = network(*call[0], **call[1])
-    output = output if isinstance(output, Tensor) else output["logits"]
+    output = _output(network, call)
     inputs = [value.numpy() for value in (*call[0], *call[1].values())]
     np.savez(folder / f"{name}.npz", output=output.numpy(), **{f"input_{i}": value for i, value in enumerate(inputs)})
     return {
         "opset": file.opset,
         "input_shapes": [list(value.shape) for value in inputs],
         "bytes": path.stat().st_size,
+        "disturbed_rms": float(f"{_disturbed(network, call, output):.3g}"),
         "statistics": {key: round(float(value), 4) for key, value in compressed.statistics().items()},
     }
 
 
+def _output(network: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]]) -> Tensor:
+    with torch.no_grad():
+        output = network(*call[0], **call[1])
+    return output if isinstance(output, Tensor) else output["logits"]
+
+
+def _disturbed(network: nn.Module, call: tuple[tuple[Any, ...], dict[str, Any]], output: Tensor) -> float:
+    """Return how far noise in the weights moves the output: what single steps at rounding borders come to."""
+    moved = copy.deepcopy(network)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(1 + NOISE * torch.randn_like(parameter))
+    return relative_rms(_output(moved, call), output)
+
+
 def _settle(network: nn.Module, batches: list[Any]) -> None:
-    """Give batch normalization statistics of the data, since untrained ones would leave most channels empty."""
+    """Give batch normalization statistics of the data, and offsets as training spreads them.
+
+    With neither the output would hardly depend on the input, with statistics alone it would on every rounding.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias)
     network.train()
     with torch.no_grad():
         for batch in batches * 4:
