@@ -21,10 +21,10 @@ import torchvision
 from torch import nn
 
 from benchmarks.machine import write_results
+from lightning_nncf.capture.trace import trace
+from lightning_nncf.capture.values import tensors_in
 from lightning_nncf.graph.graph import INPUT, OUTPUT, InsertionPoint, NetworkGraph, OpNode
-from lightning_nncf.graph.hooks import insert, inserted, sites
-from lightning_nncf.graph.trace import trace
-from lightning_nncf.graph.values import tensors_in
+from lightning_nncf.hooks.insertion import insert, inserted, sites
 
 BARS = {"hooks": 1.05, "hooks_functions": 1.08}
 _WEIGHTED = {"conv2d", "linear", "embedding"}

@@ -26,9 +26,9 @@ from benchmarks.machine import write_results
 from example_modules.classification import ImageClassifier
 from lightning_nncf import NNCFCallback, compress
 from lightning_nncf.algorithms.pruning.latency import latency as measure
-from lightning_nncf.graph.dependencies.groups import make_structure
-from lightning_nncf.graph.dependencies.propagation import propagate
-from lightning_nncf.graph.trace import trace
+from lightning_nncf.capture.trace import trace
+from lightning_nncf.dependencies.groups import make_structure
+from lightning_nncf.dependencies.propagation import propagate
 
 PUBLISHED = {
     "resnet18": (75.75, 79.02),

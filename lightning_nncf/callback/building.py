@@ -9,17 +9,17 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.callback.batches.loaders import calibration_data
+from lightning_nncf.callback.batches.sources import FitData
 from lightning_nncf.callback.capture import capture_run, require_call
 from lightning_nncf.callback.evaluation import ValidationScore
-from lightning_nncf.callback.loaders import calibration_data
 from lightning_nncf.callback.network_copies import network_copies, warn_of_order
-from lightning_nncf.callback.snapshot import kept
-from lightning_nncf.callback.sources import FitData
-from lightning_nncf.callback.steps import StepRunner
+from lightning_nncf.callback.running.snapshot import kept
+from lightning_nncf.callback.running.steps import StepRunner
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.network import find_network
-from lightning_nncf.graph.trace import trace
 
 __all__ = ["build_compressed", "initialization_data"]
 

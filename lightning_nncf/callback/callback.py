@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_nncf import heap
 from lightning_nncf.callback.accumulation import Accumulation
 from lightning_nncf.callback.averaging import Averages, renew_averages
+from lightning_nncf.callback.batches.sources import FitData
 from lightning_nncf.callback.building import build_compressed, initialization_data
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.launching import Returning, send_back
@@ -22,7 +23,6 @@ from lightning_nncf.callback.packages import join_packages
 from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
 from lightning_nncf.callback.persistence import restore, save
 from lightning_nncf.callback.report import show_proof, statistics_table, summary, write_layers
-from lightning_nncf.callback.sources import FitData
 from lightning_nncf.callback.tuning import TrialState
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.config import NNCFConfig

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from lightning_nncf.callback.loaders import TrainBatches
-from lightning_nncf.callback.snapshot import kept
-from lightning_nncf.callback.sources import LoopData
-from lightning_nncf.callback.stand_ins import muted
-from lightning_nncf.callback.steps import StepRunner
+from lightning_nncf.callback.batches.loaders import TrainBatches
+from lightning_nncf.callback.batches.sources import LoopData
+from lightning_nncf.callback.running.snapshot import kept
+from lightning_nncf.callback.running.stand_ins import muted
+from lightning_nncf.callback.running.steps import StepRunner
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.inputs import inputs_from_info
 from lightning_nncf.errors import CaptureError, InitializationError

@@ -16,11 +16,11 @@ from rich.table import Table
 from torch import nn
 
 from lightning_nncf.callback.report import render
-from lightning_nncf.callback.steps import defines
+from lightning_nncf.callback.running.steps import defines
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.inputs import Arguments, limit_batch
 from lightning_nncf.export.preparation import cpu_inputs
-from lightning_nncf.graph.hooks import strip
+from lightning_nncf.hooks.insertion import strip
 from lightning_nncf.proof import Proof, runtime_models
 from lightning_nncf.proof.latency import interleaved_medians
 from lightning_nncf.proof.proof import SAMPLES

@@ -13,11 +13,11 @@ from pytorch_lightning.utilities.data import extract_batch_size
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_nncf.callback.loaders import on_device
-from lightning_nncf.callback.snapshot import kept
-from lightning_nncf.callback.sources import LoopData
-from lightning_nncf.callback.stand_ins import StandIns
-from lightning_nncf.callback.steps import defines, step_arguments
+from lightning_nncf.callback.batches.loaders import on_device
+from lightning_nncf.callback.batches.sources import LoopData
+from lightning_nncf.callback.running.snapshot import kept
+from lightning_nncf.callback.running.stand_ins import StandIns
+from lightning_nncf.callback.running.steps import defines, step_arguments
 from lightning_nncf.errors import ConfigError, near
 
 __all__ = ["ValidationScore"]

@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.idle import acts
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.hooks.insertion import inserted
 
 __all__ = ["AveragedNetwork"]
 

@@ -18,8 +18,8 @@ from lightning_nncf.core.insertion import refuse_compressed
 from lightning_nncf.core.network import find_network
 from lightning_nncf.core.sections import SECTION, config_differences, read_sections
 from lightning_nncf.errors import CheckpointError, ConfigError, HookError, near
-from lightning_nncf.graph.hooks import inserted, strip
-from lightning_nncf.graph.notices import HINT
+from lightning_nncf.hooks.insertion import inserted, strip
+from lightning_nncf.hooks.notices import HINT
 
 __all__ = ["load", "load_from_checkpoint", "load_weights", "open_checkpoint", "restore_network"]
 

@@ -26,8 +26,8 @@ from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.core.stripping import StrippedWeights, check_weights, strip_network
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.graph.hooks import inserted
-from lightning_nncf.graph.notices import put_up
+from lightning_nncf.hooks.insertion import inserted
+from lightning_nncf.hooks.notices import put_up
 
 __all__ = ["CompressedNetwork"]
 

@@ -11,11 +11,11 @@ from pytorch_lightning.utilities.data import extract_batch_size
 from torch import Tensor, nn
 
 from lightning_nncf.calibration import CalibrationData, distributed_reduce
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.inputs import Arguments, arguments_of, inputs_from_info
 from lightning_nncf.errors import ConfigError, InitializationError
-from lightning_nncf.graph.trace import trace
 
 __all__ = ["calibration_from", "compress"]
 

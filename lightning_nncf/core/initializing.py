@@ -11,10 +11,10 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from lightning_nncf.calibration import CalibrationData, StatisticsWatch, frozen_norms, tracking_norms
+from lightning_nncf.capture.preserve import preserved
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.insertion import refuse_stripped
 from lightning_nncf.errors import InitializationError
-from lightning_nncf.graph.preserve import preserved
 
 __all__ = ["begin_waiting", "initialize_all", "initialize_ranges"]
 

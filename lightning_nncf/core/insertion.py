@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from torch import nn
 
 from lightning_nncf.errors import HookError
-from lightning_nncf.graph.hooks import inserted, strip
-from lightning_nncf.graph.notices import is_up
+from lightning_nncf.hooks.insertion import inserted, strip
+from lightning_nncf.hooks.notices import is_up
 
 __all__ = ["inserting", "refuse_compressed", "refuse_stripped"]
 

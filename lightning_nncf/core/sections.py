@@ -13,7 +13,7 @@ from torch import nn
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.errors import CheckpointError
 from lightning_nncf.files import replacing
-from lightning_nncf.graph.notices import HINT
+from lightning_nncf.hooks.notices import HINT
 
 __all__ = [
     "SECTION",

@@ -10,8 +10,8 @@ from torch import nn
 
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.effective import acting_on_activations, strip_effective
-from lightning_nncf.graph.hooks import strip
+from lightning_nncf.hooks.effective import acting_on_activations, strip_effective
+from lightning_nncf.hooks.insertion import strip
 
 __all__ = ["StrippedWeights", "check_weights", "strip_network"]
 

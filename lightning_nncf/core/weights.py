@@ -11,9 +11,9 @@ from torch import nn
 from lightning_nncf.config import AlgorithmConfig, NNCFConfig
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.graph.graph import NetworkGraph, OpNode
-from lightning_nncf.graph.hooks import HookSite, insert
 from lightning_nncf.graph.scopes import scope_filter
-from lightning_nncf.graph.weight_sites import weight_sites
+from lightning_nncf.hooks.insertion import HookSite, insert
+from lightning_nncf.hooks.weight_sites import weight_sites
 
 __all__ = ["CONVOLUTIONS", "WeightPlace", "find_weights", "insert_at", "inside_scopes", "refuse_frozen"]
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_nncf.export.lowering import label
 from lightning_nncf.export.marker import Marked, calls_of
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.hooks.insertion import inserted
 
 __all__ = ["missing_quantizers"]
 

@@ -13,10 +13,6 @@ import torch
 from torch import nn
 
 from lightning_nncf.errors import ExportError, near
-from lightning_nncf.export.batch_norm import FoldedBatchNorms, fold_batch_norms
-from lightning_nncf.export.bias import quantize_biases
-from lightning_nncf.export.bias_room import make_room_for_biases
-from lightning_nncf.export.clips import merge_clips
 from lightning_nncf.export.dynamic import open_axes, open_outputs
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
@@ -24,19 +20,23 @@ from lightning_nncf.export.lowering import labels_in, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, write_metadata
 from lightning_nncf.export.missing import missing_quantizers
-from lightning_nncf.export.movement import repeat_quantizers
 from lightning_nncf.export.naming import name_layers
-from lightning_nncf.export.pooling import rewrite_average_pools
+from lightning_nncf.export.passes.batch_norm import FoldedBatchNorms, fold_batch_norms
+from lightning_nncf.export.passes.bias import quantize_biases
+from lightning_nncf.export.passes.bias_room import make_room_for_biases
+from lightning_nncf.export.passes.clips import merge_clips
+from lightning_nncf.export.passes.movement import repeat_quantizers
+from lightning_nncf.export.passes.pooling import rewrite_average_pools
+from lightning_nncf.export.passes.reductions import rewrite_reductions
+from lightning_nncf.export.passes.sequences import end_sequences
+from lightning_nncf.export.passes.signed_activations import sign_activations
+from lightning_nncf.export.passes.storage import StoredWeight, float_weights, store_weights
+from lightning_nncf.export.passes.transpose import fold_transposes
+from lightning_nncf.export.passes.widening import widen_weights
+from lightning_nncf.export.passes.zero_points import own_zero_points, several_zero_points, spread_zero_points
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
-from lightning_nncf.export.reductions import rewrite_reductions
-from lightning_nncf.export.sequences import end_sequences
-from lightning_nncf.export.signed_activations import sign_activations
-from lightning_nncf.export.storage import StoredWeight, float_weights, store_weights
 from lightning_nncf.export.structure import flatten, has_list, names_of
-from lightning_nncf.export.transpose import fold_transposes
-from lightning_nncf.export.widening import widen_weights
 from lightning_nncf.export.writing import check_model, check_writable, deflated_size, lower_ir_version, write_model
-from lightning_nncf.export.zero_points import own_zero_points, several_zero_points, spread_zero_points
 
 __all__ = ["DEFAULT_OPSET", "ExportFormat", "ExportReport", "export_onnx"]
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 
 from lightning_nncf.errors import ExportError
 from lightning_nncf.export.structure import flatten, rebuild
-from lightning_nncf.graph.notices import take_down
+from lightning_nncf.hooks.notices import take_down
 
 __all__ = ["FlatNetwork", "cpu_copy", "cpu_inputs", "double_batch", "float_inputs", "require_finite"]
 

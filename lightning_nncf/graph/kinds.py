@@ -7,7 +7,7 @@ from torch import nn
 __all__ = ["BASE", "BATCH_NORMS", "RECTIFIERS", "kind_of"]
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6)
-"""Activation functions whose work a quantizer of their output can do, see `lightning_nncf.graph.layers`."""
+"""Activation functions whose work a quantizer of their output can do, see `lightning_nncf.hooks.layers`."""
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 """Batch norms whose work a quantizer of their output, or of an activation function behind, can do as well."""

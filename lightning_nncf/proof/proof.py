@@ -17,7 +17,7 @@ from lightning_nncf.errors import ConfigError, VerificationError
 from lightning_nncf.export.metadata import write_metadata
 from lightning_nncf.export.onnx_export import DEFAULT_OPSET, ExportFormat, ExportReport, export_onnx
 from lightning_nncf.export.writing import check_writable, read_model, write_model
-from lightning_nncf.graph.hooks import strip
+from lightning_nncf.hooks.insertion import strip
 from lightning_nncf.proof.compare import Tolerance
 from lightning_nncf.proof.file_inputs import VALUES
 from lightning_nncf.proof.process import TIMEOUT

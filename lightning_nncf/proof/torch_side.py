@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs
 from lightning_nncf.export.structure import flatten
-from lightning_nncf.graph.hooks import strip
+from lightning_nncf.hooks.insertion import strip
 from lightning_nncf.proof.compare import Difference, compare
 from lightning_nncf.proof.detections import detections_in
 from lightning_nncf.proof.disturbance import Disturbance

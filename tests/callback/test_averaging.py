@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from lightning_nncf import NNCFCallback, load_from_checkpoint
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.hooks.insertion import inserted
 from tests.callback.modules import Classifier, config, loader, trainer
 
 DECAY = 0.8

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MeanMetric
 
+from lightning_nncf.callback.batches.sources import LoopData
 from lightning_nncf.callback.evaluation import ValidationScore
-from lightning_nncf.callback.sources import LoopData
 from lightning_nncf.errors import ConfigError
 from tests.callback import modules
 

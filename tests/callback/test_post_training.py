@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_nncf import NNCFCallback, load_from_checkpoint
 from lightning_nncf.core.stage import CompressionStage
-from lightning_nncf.graph.hooks import strip
+from lightning_nncf.hooks.insertion import strip
 from lightning_nncf.proof import OnnxRuntimeModel
 from tests.callback.modules import Classifier, config, loader, trainer
 

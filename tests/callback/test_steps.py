@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from lightning_nncf import NNCFCallback
-from lightning_nncf.callback.network_calls import CallWatch
+from lightning_nncf.callback.running.network_calls import CallWatch
 from lightning_nncf.errors import CaptureError
 from tests.callback.modules import Classifier, Net, config, dataset, loader, trainer
 

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 from lightning_nncf import compress, export_and_verify
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.errors import ConfigError, HookError
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.hooks.insertion import inserted
 from tests.core.sections import ALGORITHMS, COMBINATIONS, INT8, MAGNITUDE, binarization, config_of, quantization
 
 

@@ -5,8 +5,8 @@ import json
 import torch
 from torch import Tensor, nn
 
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.core.weights import CONVOLUTIONS, WeightPlace, find_weights
-from lightning_nncf.graph.trace import trace
 
 
 class Shared(nn.Module):

@@ -14,11 +14,11 @@ from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.errors import ExportError
 from lightning_nncf.export import ExportReport, export_onnx
 from lightning_nncf.graph.graph import InsertionPoint
-from lightning_nncf.graph.hooks import insert, sites
-from lightning_nncf.graph.trace import trace
+from lightning_nncf.hooks.insertion import insert, sites
 from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
 from tests.export.networks import Block, Residual, activation, for_weight, quick_export
 

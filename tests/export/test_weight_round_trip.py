@@ -17,8 +17,8 @@ from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.export.formats import QuantizeDequantize
 from lightning_nncf.export.lowering import lower
 from lightning_nncf.export.marker import DOMAIN, OP_TYPE
-from lightning_nncf.export.storage import store_weights
-from lightning_nncf.export.widening import widen_weights
+from lightning_nncf.export.passes.storage import store_weights
+from lightning_nncf.export.passes.widening import widen_weights
 from tests.export.networks import for_weight
 
 

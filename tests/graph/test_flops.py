@@ -6,8 +6,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_nncf import compress
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.graph.flops import layer_costs, total
-from lightning_nncf.graph.trace import trace
 from tests.algorithms.pruning import networks
 
 

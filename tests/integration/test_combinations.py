@@ -19,7 +19,7 @@ from example_modules.digits import DigitsDataModule
 from lightning_nncf import NNCFCallback, load_from_checkpoint
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.core.compressed import CompressedNetwork
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.hooks.insertion import inserted
 
 EPOCHS = 4
 QUANTIZATION = {

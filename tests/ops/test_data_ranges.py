@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_nncf
-from lightning_nncf.graph import call_hooks
+from lightning_nncf.hooks import call_hooks
 from lightning_nncf.ops import data_ranges, fake_quantize_asymmetric, fake_quantize_symmetric
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
 

@@ -14,7 +14,7 @@ from torch.library import opcheck
 
 import lightning_nncf
 from lightning_nncf.algorithms.quantization.quantizers import SymmetricQuantizer
-from lightning_nncf.graph.hooks import inserted, strip
+from lightning_nncf.hooks.insertion import inserted, strip
 from lightning_nncf.ops import normalized, reference
 from lightning_nncf.ops.normalized import fake_quantize_normalized, pays
 

@@ -10,7 +10,7 @@ from torch.library import opcheck
 
 import lightning_nncf
 from lightning_nncf.algorithms.quantization.quantizers import SymmetricQuantizer
-from lightning_nncf.graph.trace import trace
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.ops import fake_quantize_symmetric, rectified
 from lightning_nncf.ops.rectified import fake_quantize_rectified, pays
 

@@ -29,7 +29,7 @@ from lightning_nncf.core.weights import (
 )
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
-from lightning_nncf.graph.hooks import HookSite, insert, sites
+from lightning_nncf.hooks.insertion import HookSite, insert, sites
 from lightning_nncf.schedules.staged import StagedScheduler
 from lightning_nncf.statistics.binarization import BinarizedShare
 

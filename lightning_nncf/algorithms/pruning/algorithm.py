@@ -27,9 +27,9 @@ from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.inputs import Arguments
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
+from lightning_nncf.dependencies.groups import Structure
+from lightning_nncf.dependencies.indices import pack, unpack
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.dependencies.groups import Structure
-from lightning_nncf.graph.dependencies.indices import pack, unpack
 from lightning_nncf.graph.flops import LayerCost, layer_costs
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.statistics.pruning import FlopsLeft, PrunedFilters

@@ -11,9 +11,9 @@ from lightning_nncf.algorithms.pruning.exclusions import CONVOLUTIONS, nncf_veto
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.computed_weights import refuse_computed
 from lightning_nncf.core.weights import inside_scopes
-from lightning_nncf.graph.dependencies.groups import Structure, make_structure
-from lightning_nncf.graph.dependencies.propagation import propagate
-from lightning_nncf.graph.dependencies.values import Limits
+from lightning_nncf.dependencies.groups import Structure, make_structure
+from lightning_nncf.dependencies.propagation import propagate
+from lightning_nncf.dependencies.values import Limits
 from lightning_nncf.graph.flops import positions_of
 from lightning_nncf.graph.graph import NetworkGraph, OpNode
 from lightning_nncf.graph.scopes import scope_filter

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lightning_nncf.graph.dependencies.places import place_of
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.dependencies.places import place_of
+from lightning_nncf.hooks.insertion import inserted
 
 __all__ = ["beside_weights", "channelwise"]
 

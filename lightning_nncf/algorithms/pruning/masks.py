@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.pruning.functional import IMPORTANCE, Importance, group_importance
-from lightning_nncf.graph.dependencies.groups import Group, Member, Structure
+from lightning_nncf.dependencies.groups import Group, Member, Structure
 
 __all__ = ["WeightMasks", "filters_of", "importance_of"]
 

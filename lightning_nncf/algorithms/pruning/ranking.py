@@ -13,8 +13,8 @@ from lightning_nncf.algorithms.pruning.functional import IMPORTANCE
 from lightning_nncf.algorithms.pruning.masks import filters_of, importance_of
 from lightning_nncf.algorithms.pruning.removal import left_of
 from lightning_nncf.algorithms.pruning.selection import bisect_rate, global_masks, greedy_masks, group_mask
+from lightning_nncf.dependencies.groups import Group, Structure
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.dependencies.groups import Group, Structure
 from lightning_nncf.graph.flops import Cost, LayerCost, total
 
 __all__ = ["Coefficients", "Ranking"]

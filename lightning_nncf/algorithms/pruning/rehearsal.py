@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_nncf.algorithms.pruning.masks import WeightMasks
 from lightning_nncf.algorithms.pruning.removal import shrink
-from lightning_nncf.graph.dependencies.groups import Group, Structure
+from lightning_nncf.dependencies.groups import Group, Structure
 
 __all__ = ["rehearse"]
 

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from lightning_nncf.algorithms.pruning.insertions import beside_weights, channelwise
 from lightning_nncf.algorithms.pruning.optimizer_state import slice_state
+from lightning_nncf.dependencies.groups import Structure
 from lightning_nncf.errors import HookError
-from lightning_nncf.graph.dependencies.groups import Structure
 
 __all__ = ["Keep", "kept_entries", "left_of", "shrink"]
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
-from lightning_nncf.algorithms.quantization.adjustment import WeightAdjustment
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig
 from lightning_nncf.algorithms.quantization.description import observe, rows, summary
+from lightning_nncf.algorithms.quantization.initialization.adjustment import WeightAdjustment
+from lightning_nncf.algorithms.quantization.initialization.range_init import initialize_ranges, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.inserted import InsertedQuantizers
 from lightning_nncf.algorithms.quantization.padding import (
     PaddedConvolution,
@@ -25,7 +26,6 @@ from lightning_nncf.algorithms.quantization.placement.hardware import hardware_t
 from lightning_nncf.algorithms.quantization.precision.search import prepare_precision, search_precision
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace
 from lightning_nncf.algorithms.quantization.range_guard import RangeGuard
-from lightning_nncf.algorithms.quantization.range_init import initialize_ranges, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.request import placement_settings, places_of, ranges_of
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm, ensure_statistics
 from lightning_nncf.config import NNCFConfig

@@ -10,7 +10,7 @@ from lightning_nncf.algorithms.quantization.constraint_config import (
     GroupConfig,
     ScopeOverridesConfig,
 )
-from lightning_nncf.algorithms.quantization.initializer_config import (
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import (
     PrecisionConfig,
     QuantizationInitializerConfig,
     QuantizerGroup,

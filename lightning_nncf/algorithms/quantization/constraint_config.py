@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from lightning_nncf.algorithms.quantization.initializer_config import RangeConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import RangeConfig
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode
 from lightning_nncf.config.base import Scopes, StrictModel
 

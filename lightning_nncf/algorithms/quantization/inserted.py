@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from lightning_nncf.algorithms.quantization.config import QuantizationConfig, RangeConfig
+from lightning_nncf.algorithms.quantization.initialization.range_init import RangeTask
 from lightning_nncf.algorithms.quantization.learning import RangeLearning
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
-from lightning_nncf.algorithms.quantization.range_init import RangeTask
 from lightning_nncf.algorithms.quantization.setup import PointKind, QuantizationPoint, QuantizationSetup
-from lightning_nncf.graph.hooks import HookSite, insert
+from lightning_nncf.hooks.insertion import HookSite, insert
 
 __all__ = ["InsertedQuantizers"]
 

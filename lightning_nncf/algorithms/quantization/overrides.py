@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_nncf.algorithms.quantization.constraint_config import OverrideConfig, ScopeOverridesConfig
-from lightning_nncf.algorithms.quantization.initializer_config import RangeConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import RangeConfig
 from lightning_nncf.algorithms.quantization.placement import Constraints
 from lightning_nncf.algorithms.quantization.placement.settings import Kind
 from lightning_nncf.algorithms.quantization.setup import QuantizationPoint

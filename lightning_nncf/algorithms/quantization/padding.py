@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
-from lightning_nncf.graph.hooks import HookSite, insert, sites
+from lightning_nncf.hooks.insertion import HookSite, insert, sites
 
 __all__ = ["PaddedConvolution", "fix_padding_values", "insert_paddings", "padded_convolutions"]
 

@@ -15,9 +15,9 @@ from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.errors import ConfigError, HookError, ScopeError
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
-from lightning_nncf.graph.hooks import HookSite, sites
 from lightning_nncf.graph.scopes import ScopeMatcher, scope_filter
-from lightning_nncf.graph.weight_sites import weight_sites
+from lightning_nncf.hooks.insertion import HookSite, sites
+from lightning_nncf.hooks.weight_sites import weight_sites
 
 __all__ = ["placement_settings", "places_of", "ranges_of"]
 

@@ -17,7 +17,7 @@ from lightning_nncf.core.computed_weights import refuse_computed
 from lightning_nncf.core.weights import CONVOLUTIONS, WeightPlace, find_weights, insert_at, inside_scopes, refuse_frozen
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.graph.hooks import inserted
+from lightning_nncf.hooks.insertion import inserted
 from lightning_nncf.statistics.sparsity import SparseSize, SparsityLevel
 
 __all__ = ["MaskedSparsity"]

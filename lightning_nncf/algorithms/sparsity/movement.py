@@ -26,8 +26,8 @@ from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.core.weights import WeightPlace
+from lightning_nncf.dependencies.groups import Group
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.dependencies.groups import Group
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.graph.scopes import scope_filter
 from lightning_nncf.schedules.polynomial import polynomial_level

@@ -8,8 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from lightning_nncf.graph.dependencies.groups import Group, make_structure
-from lightning_nncf.graph.dependencies.propagation import propagate
+from lightning_nncf.dependencies.groups import Group, make_structure
+from lightning_nncf.dependencies.propagation import propagate
 from lightning_nncf.graph.graph import NetworkGraph
 
 __all__ = ["agreed_masks", "shared_structures"]
@@ -51,7 +51,7 @@ def agreed_masks(masks: Mapping[str, Tensor], groups: Sequence[Group]) -> dict[s
         New masks of the weights that the groups concern.
 
     >>> import numpy as np
-    >>> from lightning_nncf.graph.dependencies.groups import Member
+    >>> from lightning_nncf.dependencies.groups import Member
     >>> ids = np.arange(2)
     >>> up, down = (Member(name, dim, 2, "filter", ids, ids) for name, dim in (("up", 0), ("down", 1)))
     >>> masks = {"up": torch.tensor([[True, False], [False, False]]), "down": torch.tensor([[False, False]])}

@@ -14,10 +14,10 @@ from lightning_nncf.algorithms.pruning.analysis import analyse
 from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
 from lightning_nncf.algorithms.pruning.masks import WeightMasks
 from lightning_nncf.algorithms.pruning.removal import kept_entries, left_of, select, shrink
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
-from lightning_nncf.graph.dependencies.groups import Structure
+from lightning_nncf.dependencies.groups import Structure
 from lightning_nncf.graph.flops import Cost, layer_costs, total
-from lightning_nncf.graph.trace import trace
 
 Run = Callable[[nn.Module], object]
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from lightning_nncf.algorithms.pruning.insertions import beside_weights, channelwise
 from lightning_nncf.algorithms.pruning.removal import shrink
 from lightning_nncf.errors import HookError
-from lightning_nncf.graph.hooks import HookSite, insert
+from lightning_nncf.hooks.insertion import HookSite, insert
 from tests.algorithms.pruning import networks
 from tests.algorithms.pruning.helpers import random_masks, structure_of
 

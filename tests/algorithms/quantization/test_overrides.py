@@ -9,10 +9,10 @@ from torch import nn
 
 from lightning_nncf import compress, export_onnx
 from lightning_nncf.algorithms.quantization import Quantization
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.errors import ConfigError, PlacementError, ScopeError
-from lightning_nncf.graph.trace import trace
 
 
 class _Net(nn.Module):

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from lightning_nncf.algorithms.quantization import Quantization
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.export import export_onnx
-from lightning_nncf.graph.trace import trace
 from lightning_nncf.proof.runtimes import RUNTIMES
 
 FOUR_BITS = {"weights": {"bits": 4}, "activations": {"bits": 4, "mode": "symmetric"}}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lightning_nncf import compress, export_onnx
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.errors import PlacementError
-from tests.graph.shared_weights import NETWORKS
+from tests.hooks.shared_weights import NETWORKS
 
 onnxruntime = pytest.importorskip("onnxruntime")
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from lightning_nncf import compress
 from lightning_nncf.algorithms.pruning.removal import shrink
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.core.compressed import CompressedNetwork
-from lightning_nncf.graph.dependencies.groups import make_structure
-from lightning_nncf.graph.dependencies.propagation import propagate
-from lightning_nncf.graph.trace import trace
+from lightning_nncf.dependencies.groups import make_structure
+from lightning_nncf.dependencies.propagation import propagate
 from tests.algorithms.sparsity.transformers_zoo import CASES, Case
 
 pytest.importorskip("transformers")

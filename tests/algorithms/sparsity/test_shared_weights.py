@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from lightning_nncf import compress
-from tests.graph.shared_weights import NETWORKS
+from tests.hooks.shared_weights import NETWORKS
 
 
 @pytest.mark.parametrize("algorithm", ["magnitude_sparsity", "rb_sparsity"])

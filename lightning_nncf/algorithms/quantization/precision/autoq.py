@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.environment import Decision, PrecisionGame, reward_scale
 from lightning_nncf.algorithms.quantization.precision.space import DEFAULT_BITS, SearchSpace, changed
 from lightning_nncf.algorithms.quantization.precision.task import SearchTask

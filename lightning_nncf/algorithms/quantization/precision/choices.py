@@ -10,7 +10,7 @@ from math import isclose
 import numpy as np
 import numpy.typing as npt
 
-from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.functional import (
     choose,
     compression_ratio,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.initialization.range_init import bypassed, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.inserted import InsertedQuantizers
 from lightning_nncf.algorithms.quantization.placement import PlacementSettings
 from lightning_nncf.algorithms.quantization.precision.autoq import agent_player, search_by_agent
@@ -15,7 +16,6 @@ from lightning_nncf.algorithms.quantization.precision.naming import PointNames
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace, changed, search_space
 from lightning_nncf.algorithms.quantization.precision.task import SearchTask
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
-from lightning_nncf.algorithms.quantization.range_init import bypassed, initialize_weight_ranges
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
 from lightning_nncf.calibration import CalibrationData
 from lightning_nncf.graph.graph import NetworkGraph

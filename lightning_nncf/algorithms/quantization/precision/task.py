@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.algorithms.quantization.setup import QuantizationPoint

@@ -17,8 +17,8 @@ from lightning_nncf.algorithms.quantization.placement import (
     place_quantizers,
 )
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.graph.trace import trace
 
 models = pytest.importorskip("torchvision.models")
 PICTURE = torch.zeros(2, 3, 64, 64)

@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 from lightning_nncf.algorithms.quantization.placement import Constraints, PlacementSettings, place_quantizers
 from lightning_nncf.algorithms.quantization.setup import QuantizationPoint
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.errors import PlacementError
-from lightning_nncf.graph.trace import trace
 from tests.algorithms.quantization.placement.sketch import Sketch, activations, weights
 
 

@@ -12,9 +12,9 @@ from lightning_nncf.algorithms.quantization.placement import PlacementSettings, 
 from lightning_nncf.algorithms.quantization.precision.naming import PointNames
 from lightning_nncf.algorithms.quantization.request import placement_settings
 from lightning_nncf.algorithms.quantization.setup import QuantizationSetup
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.graph.trace import trace
 
 
 class Mixed(nn.Module):

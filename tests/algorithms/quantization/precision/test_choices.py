@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightning_nncf.algorithms.quantization.initializer_config import PrecisionConfig
+from lightning_nncf.algorithms.quantization.initialization.initializer_config import PrecisionConfig
 from lightning_nncf.algorithms.quantization.precision.choices import Choices, evaluate_choices, pick
 from lightning_nncf.algorithms.quantization.precision.space import SearchSpace
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig

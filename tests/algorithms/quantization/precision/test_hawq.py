@@ -11,11 +11,11 @@ from torch.nn import functional as F
 
 from lightning_nncf.algorithms.quantization.precision import search
 from lightning_nncf.calibration import CalibrationData
+from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import compress
 from lightning_nncf.errors import ConfigError
-from lightning_nncf.graph.trace import trace
 from tests.algorithms.quantization.precision.networks import Mixed, batches, quantization
 
 HAWQ = {"type": "hawq", "iter_number": 5, "num_data_points": 8}

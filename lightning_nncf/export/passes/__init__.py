@@ -1,0 +1,1 @@
+"""Rewriting of an exported graph into the form that runtimes compute rightly, and in integers."""

@@ -1,0 +1,1 @@
+"""Insertion points at work in a running network."""
