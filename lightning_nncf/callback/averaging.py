@@ -1,8 +1,8 @@
-"""Lightning's callbacks that average weights, beside compression.
+"""Averages of weights beside compression: Lightning's callbacks, and each `AveragedModel` that the module holds.
 
-They copy the module in their ``setup``, before it is compressed, and pair its parameters and buffers with the module's
-by their order. So they get a new copy once the structure is there, and an `AveragedNetwork` looks after it: through
-every update, and before it is validated, saved or written back.
+The callbacks copy the module in their ``setup``, before it is compressed, and pair its parameters and buffers with the module's
+by their order. So they get a new copy once the structure is there, as those of the module did, and an `AveragedNetwork`
+looks after it: through every update, and before it is validated, saved or written back.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from lightning_nncf.callback.neighbours import neighbours
 from lightning_nncf.callback.wrappers import BeforeCall, Inside, unwrap, wrap
@@ -47,6 +48,11 @@ class Averages:
         Raises:
             ConfigError: A callback averages something that is no copy of the module.
         """
+        for held, copied in compressed.surroundings.copies():
+            if all(held is not known for known, _ in self._followed):
+                average = AveragedNetwork(compressed, copied)
+                self._followed.append((held, average))
+                self._wrap(held, "update_parameters", Inside, average.updating)
         for name, readers in _READERS.items():
             for callback in neighbours(trainer, name):
                 holder = callback._average_model
@@ -67,12 +73,12 @@ class Averages:
         Args:
             module: The LightningModule.
         """
-        with torch.no_grad():
-            for copied, average in self._followed:
-                mine = itertools.chain(copied.parameters(), copied.buffers())
-                for ours, theirs in zip(mine, itertools.chain(module.parameters(), module.buffers()), strict=True):
-                    ours.copy_(theirs)
-                average.restart()
+        for copied, average in self._followed:
+            if not isinstance(copied, AveragedModel):
+                _copy(copied, module)
+            elif not copied.n_averaged:  # else it has begun with other weights
+                _copy(average.network, average.compressed.network)
+            average.restart()
 
     def restart(self) -> None:
         """Begin the averages of ranges anew, which were found again."""
@@ -136,6 +142,14 @@ def renew_averages(trainer: Any, module: nn.Module) -> None:
                 callback._average_model = renewed
             else:
                 holder.module = renewed
+
+
+@torch.no_grad()
+def _copy(module: nn.Module, source: nn.Module) -> None:
+    """Give a copy of a module the values that this has now."""
+    theirs = itertools.chain(source.parameters(), source.buffers())
+    for mine, value in zip(itertools.chain(module.parameters(), module.buffers()), theirs, strict=True):
+        mine.copy_(value)
 
 
 def _averaged_module(holder: Any) -> nn.Module | None:

@@ -13,12 +13,13 @@ from lightning_nncf.callback.batches.loaders import calibration_data
 from lightning_nncf.callback.batches.sources import FitData
 from lightning_nncf.callback.capture import capture_run, require_call
 from lightning_nncf.callback.evaluation import ValidationScore
-from lightning_nncf.callback.network_copies import network_copies, warn_of_order
+from lightning_nncf.callback.network_copies import warn_of_copies
 from lightning_nncf.callback.running.snapshot import kept
 from lightning_nncf.callback.running.steps import StepRunner
 from lightning_nncf.capture.trace import trace
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.compressed import CompressedNetwork
+from lightning_nncf.core.copies import copies_of, held_averages
 from lightning_nncf.core.network import find_network
 
 __all__ = ["build_compressed", "initialization_data"]
@@ -55,9 +56,11 @@ def build_compressed(
             graph = trace(network, run)
     if exported:
         require_call(module, network, graph)
-    copies = network_copies(module, network, but=[found, *others])
+    copies, averages = copies_of(module, found, but=[found, *others]), held_averages(module, found)
     compressed = CompressedNetwork.build(network, config, graph)
-    warn_of_order(network, found, copies)
+    compressed.place(module, found, averages)
+    renewed = tuple(f"{name}." for name in averages)
+    warn_of_copies(module, found, compressed, [name for name in copies if not name.startswith(renewed)])
     return found, compressed
 
 

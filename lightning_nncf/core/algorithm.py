@@ -50,6 +50,11 @@ class Algorithm(ABC):
         """Copies of the network that are to have the sizes that it has."""
 
     @property
+    def resizes(self) -> bool:
+        """Whether parameters are to change their sizes in training."""
+        return False
+
+    @property
     def adaptation_samples(self) -> int | None:
         """Samples that batch norms adapt to; 0 leaves them as they are, ``None`` says nothing about them."""
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import is_dataclass
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from lightning_nncf.core.idle import acts
 from lightning_nncf.hooks.insertion import inserted
 
 __all__ = ["AveragedNetwork"]
+
+_PLAIN = (bool, int, float, str, type(None))
 
 
 class AveragedNetwork:
@@ -62,6 +65,7 @@ class AveragedNetwork:
             taken = [(own._buffers, current._buffers)]
             if self._copied(name):
                 taken.append((own._parameters, current._parameters))  # type: ignore[arg-type]
+            _take_settings(own, current)
             for ours, theirs in taken:
                 for key, value in theirs.items():
                     mine = ours[key]
@@ -86,6 +90,13 @@ class AveragedNetwork:
             if id(own) not in seen:
                 seen.add(id(own))
                 yield f"{site.key}.{algorithm}", own, current
+
+
+def _take_settings(own: nn.Module, current: nn.Module) -> None:
+    """Take over the plain values of an inserted module: whether it acts, the form of its numbers."""
+    for name, value in vars(current).items():
+        if name != "training" and (isinstance(value, _PLAIN) or is_dataclass(value)):
+            own.__dict__[name] = value
 
 
 @contextmanager

@@ -48,6 +48,7 @@ def restore_network(
     _, network = find_network(module, path)
     compressed = CompressedNetwork.restore(network, config or NNCFConfig.load(section["config"]), section["structure"])
     compressed.load_state_dict(section["state"])
+    compressed.place(module, path, section["structure"].get("averages", {}))
     return compressed
 
 

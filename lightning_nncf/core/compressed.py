@@ -23,6 +23,7 @@ from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.sections import write_network
 from lightning_nncf.core.seen import SeenInputs
 from lightning_nncf.core.stage import CompressionStage
+from lightning_nncf.core.surroundings import Surroundings
 from lightning_nncf.core.stripping import StrippedWeights, check_weights, strip_network
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.graph import NetworkGraph
@@ -44,6 +45,8 @@ class CompressedNetwork:
         algorithms: Its algorithms, already inserted.
         inputs: Description of the network's inputs, see `lightning_nncf.core.inputs.describe`.
         graph: The captured graph; none after `restore`.
+        own_first: Whether the network lists what was inserted behind all of its own, as networks in checkpoints of
+            formats 1 and 2 did not: the state of an optimizer knows parameters by their position.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class CompressedNetwork:
         algorithms: list[Algorithm],
         inputs: Any,
         graph: NetworkGraph | None = None,
+        *,
+        own_first: bool = True,
     ) -> None:
         self.network = network
         self.config = config
@@ -72,6 +77,8 @@ class CompressedNetwork:
         for algorithm in algorithms:
             algorithm.copies = self.copies
         put_up(network)
+        self.own_first = own_first
+        self.surroundings = Surroundings(network, ordered=own_first)
         self._statistics = JointStatistics(algorithms)
 
     @classmethod
@@ -96,10 +103,15 @@ class CompressedNetwork:
         with inserting(network):
             for algorithm in algorithms:
                 algorithm.restore(network, structure["algorithms"][algorithm.name])
-        compressed = cls(network, config, algorithms, structure["inputs"])
+        ordered = structure.get("own_first", False)
+        compressed = cls(network, config, algorithms, structure["inputs"], own_first=ordered)
         if structure["initialized"]:
             compressed.activate()
         return compressed
+
+    def place(self, module: nn.Module, path: str, averages: Mapping[str, str]) -> None:
+        """Get to know the module that the network is in; see `Surroundings`."""
+        self.surroundings = Surroundings(module, path, averages, ordered=self.own_first)
 
     def structure(self) -> dict[str, Any]:
         """Return what `restore` needs, as JSON-able values."""
@@ -107,6 +119,8 @@ class CompressedNetwork:
             "algorithms": {algorithm.name: algorithm.structure() for algorithm in self.algorithms},
             "inputs": self.inputs,
             "initialized": self.initialized,
+            "own_first": self.own_first,
+            "averages": self.surroundings.averages,
         }
 
     def section(self) -> dict[str, Any]:
@@ -310,5 +324,7 @@ class CompressedNetwork:
         """
         check_weights(weights)
         self._hooks.remove()
-        strip_network(self.network, self.algorithms, weights)
+        copies = [copied for _, copied in self.surroundings.copies()]
+        strip_network(self.network, self.algorithms, weights, copies)
+        self.surroundings.leave()
         return self.network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from lightning_nncf.errors import NetworkNotFoundError, near
 
@@ -15,7 +16,7 @@ def find_network(module: nn.Module, path: str | None = None) -> tuple[str, nn.Mo
     Args:
         module: Where to look.
         path: Dotted path such as ``model.backbone``; ``""`` is the module itself. Without it the network is the only
-            child that has parameters, else the module itself.
+            child that has parameters, torch's `AveragedModel` aside, else the module itself.
 
     Returns:
         The path and the network.
@@ -28,7 +29,11 @@ def find_network(module: nn.Module, path: str | None = None) -> tuple[str, nn.Mo
     ('net', Linear(in_features=1, out_features=1, bias=True))
     """
     if path is None:
-        children = [name for name, child in module.named_children() if any(True for _ in child.parameters())]
+        children = [
+            name
+            for name, child in module.named_children()
+            if any(True for _ in child.parameters()) and not isinstance(child, AveragedModel)
+        ]
         owned = any(True for _ in module.parameters(recurse=False))
         path = children[0] if len(children) == 1 and not owned else ""
     names = [name for name, _ in module.named_modules()]

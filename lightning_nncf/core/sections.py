@@ -26,8 +26,9 @@ __all__ = [
 
 SECTION = "lightning_nncf"
 """Key of our section in a checkpoint."""
-FORMAT = 2
-"""Version of its layout: one section per network since 2, the section of the only network itself in 1."""
+FORMAT = 3
+"""Version of its layout: networks list what was inserted last since 3, so that optimizers know parameters by other
+positions; one section per network since 2, the section of the only network itself in 1."""
 _COMPARED = ("compression", "target_device", "ignored_scopes", "target_scopes")
 
 
@@ -83,7 +84,7 @@ def read_sections(checkpoint: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         return {}
     if ours.get("format") == 1:
         return {ours["network"]: ours}
-    if ours.get("format") != FORMAT:
+    if ours.get("format") not in (2, FORMAT):
         raise CheckpointError(
             f"the checkpoint was written by lightning_nncf {ours.get('version')} in format {ours.get('format')}; "
             f"this version reads formats 1 to {FORMAT}. Install the version that wrote it"

@@ -29,15 +29,25 @@ def check_weights(weights: str) -> None:
         raise ConfigError(f"`weights` must be 'effective' or 'latent', got {weights!r}")
 
 
-def strip_network(network: nn.Module, algorithms: Iterable[Algorithm], weights: StrippedWeights) -> None:
+def strip_network(
+    network: nn.Module, algorithms: Iterable[Algorithm], weights: StrippedWeights, copies: Iterable[nn.Module] = ()
+) -> None:
     """Take everything that algorithms inserted out of a network; tell what is lost, and what could not be written.
 
     Args:
         network: The network.
         algorithms: Those at work on it.
         weights: The weights to leave.
+        copies: Copies of the network, averages of its weights, that are stripped with it.
     """
     known = list(algorithms)
+    for copied in copies:
+        for algorithm in known:
+            algorithm.impose(copied)
+        if weights == "latent":
+            strip(copied)
+        else:
+            strip_effective(copied)
     for algorithm in known:
         algorithm.strip(network)
     if weights == "latent":

@@ -15,14 +15,13 @@ from lightning_nncf.hooks.frames import SCOPE, Scope
 from lightning_nncf.hooks.generated import release
 from lightning_nncf.hooks.layers import STAND_IN, adopt_layer, is_layer, stand_in
 from lightning_nncf.hooks.notices import take_down
+from lightning_nncf.hooks.order import as_built
 from lightning_nncf.hooks.owners import adopt
 from lightning_nncf.hooks.recompute import check_recomputation
 from lightning_nncf.hooks.sites import HookSite, sites
-from lightning_nncf.hooks.slots import Slot
+from lightning_nncf.hooks.slots import PREFIX, Slot
 
 __all__ = ["HookSite", "insert", "inserted", "sites", "strip"]
-
-_PREFIX = "lnncf_"
 
 
 def insert(network: nn.Module, site: HookSite, module: nn.Module, *, algorithm: str, priority: int) -> None:
@@ -61,10 +60,10 @@ def insert(network: nn.Module, site: HookSite, module: nn.Module, *, algorithm: 
     if site.kind == "attribute" and site.parameter not in holder.__dict__:
         known = near(site.parameter, holder.__dict__)
         raise HookError(f"module {site.holder!r} has no attribute {site.parameter!r}; {known}")
-    slot = holder._modules.get(_PREFIX + site.slot)
+    slot = holder._modules.get(PREFIX + site.slot)
     if slot is None:
         slot = Slot(site)
-        holder.add_module(_PREFIX + site.slot, slot)
+        holder.add_module(PREFIX + site.slot, slot)
         _attach(network, site, target, holder, slot)
     if not isinstance(slot, Slot) or slot.site != site:
         raise HookError(f"{site.key!r} is taken by another site of the network")
@@ -102,6 +101,7 @@ def strip(network: nn.Module) -> None:
                     # A copy made in the middle of a forward holds the value but no open frame.
                     module.__dict__.pop(child.site.parameter, None)
         take_down(module)
+        as_built(module)
         release(module)
 
 

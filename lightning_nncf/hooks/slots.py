@@ -10,7 +10,11 @@ from torch import nn
 
 from lightning_nncf.hooks.sites import HookSite
 
-__all__ = ["Change", "SharedChange", "Slot", "is_heard"]
+__all__ = ["PREFIX", "Change", "SharedChange", "Slot", "is_heard", "is_inserted"]
+
+PREFIX = "lnncf_"
+"""How the names of slots begin."""
+_BELOW = f".{PREFIX}"
 
 _LEAST_BYTES = torch.float32.itemsize
 
@@ -77,6 +81,19 @@ def is_heard(*modules: nn.Module) -> bool:
         if module._forward_pre_hooks or module._forward_hooks or module._backward_hooks or module._backward_pre_hooks:
             return True
     return False
+
+
+def is_inserted(name: str, begin: int = 0) -> bool:
+    """Return whether something below a module is a slot or in one.
+
+    Args:
+        name: Its name, or that of a parameter or buffer.
+        begin: Where its name below the module begins.
+
+    >>> [is_inserted(name) for name in ("layer.weight", "layer.lnncf_weight.mask", "lnncf_in.quantization.scale")]
+    [False, True, True]
+    """
+    return name.startswith(PREFIX, begin) or name.find(_BELOW, begin) >= 0
 
 
 class Change:

@@ -140,6 +140,11 @@ class FilterPruning(Algorithm):
         self._weights = WeightMasks(network, groups, norms=params.prune_batch_norms, gradients=params.zero_grad)
 
     @property
+    def resizes(self) -> bool:
+        """Whether filters are removed in training."""
+        return self.config.params.shrink_at is not None
+
+    @property
     def adaptation_samples(self) -> int:
         """Samples that batch norms adapt to."""
         return int(self.config.initializer.batchnorm_adaptation.num_bn_adaptation_samples)
