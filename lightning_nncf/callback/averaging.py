@@ -1,8 +1,8 @@
 """Averages of weights beside compression: Lightning's callbacks, and each `AveragedModel` that the module holds.
 
-The callbacks copy the module in their ``setup``, before it is compressed, and pair its parameters and buffers with the module's
-by their order. So they get a new copy once the structure is there, as those of the module did, and an `AveragedNetwork`
-looks after it: through every update, and before it is validated, saved or written back.
+Callbacks copy the module in their ``setup``, before it is compressed, and pair its parameters and buffers with the
+module's by their order. So they get a new copy once the structure is there, as the averages of the module did, and an
+`AveragedNetwork` looks after it: through every update, and before it is validated, saved or written back.
 """
 
 from __future__ import annotations

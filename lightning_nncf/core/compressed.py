@@ -23,8 +23,8 @@ from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.sections import write_network
 from lightning_nncf.core.seen import SeenInputs
 from lightning_nncf.core.stage import CompressionStage
-from lightning_nncf.core.surroundings import Surroundings
 from lightning_nncf.core.stripping import StrippedWeights, check_weights, strip_network
+from lightning_nncf.core.surroundings import Surroundings
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.graph import NetworkGraph
 from lightning_nncf.hooks.insertion import inserted

@@ -11,6 +11,7 @@ from torch import nn
 from lightning_nncf.capture.trace import trace
 from lightning_nncf.graph.graph import InsertionPoint, NetworkGraph
 from lightning_nncf.hooks.insertion import insert, sites
+from lightning_nncf.hooks.order import own_first
 
 
 class Affine(nn.Module):
@@ -98,6 +99,7 @@ def hooked_net() -> tuple[Net, list[Affine]]:
         module = Affine(factor)
         put(net, graph, kind, address, port, module)
         modules.append(module)
+    own_first(net)
     return net, modules
 
 
