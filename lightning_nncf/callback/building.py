@@ -56,7 +56,8 @@ def build_compressed(
             graph = trace(network, run)
     if exported:
         require_call(module, network, graph)
-    copies, averages = copies_of(module, found, but=[found, *others]), held_averages(module, found)
+    known = [found, *others]
+    copies, averages = copies_of(module, found, known), held_averages(module, found, known)
     compressed = CompressedNetwork.build(network, config, graph)
     compressed.place(module, found, averages)
     renewed = tuple(f"{name}." for name in averages)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.nn.parameter import is_lazy
 
 from lightning_nncf.capture.preserve import MetricStates, preserved
 from lightning_nncf.capture.recorder import Recorder
@@ -37,7 +38,8 @@ def trace(network: nn.Module, run: Callable[[], object], *, modes: Sequence[str]
         The graph.
 
     Raises:
-        CaptureError: The network fails in every mode, or is wrapped in ``nn.DataParallel``.
+        CaptureError: The network fails in every mode, is wrapped in ``nn.DataParallel``, or has parameters of unknown
+            size.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
     >>> graph = trace(net, lambda: net(torch.zeros(1, 3, 8, 8)))
@@ -52,6 +54,13 @@ def trace(network: nn.Module, run: Callable[[], object], *, modes: Sequence[str]
                 f"module {path!r} is wrapped in nn.DataParallel, whose replicas cannot carry compression; "
                 "use DistributedDataParallel (Trainer(strategy='ddp')) and pass the bare network"
             )
+    lazy = [name for name, tensor in _tensors(network) if is_lazy(tensor)]
+    if lazy:
+        raise CaptureError(
+            f"the size of {len(lazy)} parameters and buffers is unknown until the network runs for the first time, as "
+            f"that of {lazy[0]!r}: run one batch through it before it is compressed, in the LightningModule's "
+            "`__init__`, `setup` or `configure_model`, or give its layers their sizes (`nn.Linear` for `nn.LazyLinear`)"
+        )
     graph = NetworkGraph()
     recorder = Recorder(network, graph)
     _run_modes(network, run, modes, recorder)
@@ -69,6 +78,11 @@ def trace(network: nn.Module, run: Callable[[], object], *, modes: Sequence[str]
             stacklevel=2,
         )
     return graph
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from network.named_parameters()
+    yield from network.named_buffers()
 
 
 def _run_modes(network: nn.Module, run: Callable[[], object], modes: Sequence[str], recorder: Recorder) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
 
 from lightning_nncf.errors import CheckpointError
@@ -47,22 +48,27 @@ def copies_of(module: nn.Module, path: str, but: Collection[str | None] = ()) ->
     return found
 
 
-def held_averages(module: nn.Module, path: str) -> dict[str, str]:
+def held_averages(module: nn.Module, path: str, others: Collection[str | None] = ()) -> dict[str, str]:
     """Find each `torch.optim.swa_utils.AveragedModel` in a module that averages its network, or what this is in.
 
     Args:
         module: The LightningModule.
         path: Path of the network in it, not compressed yet.
+        others: Paths of networks that are compressed, too. An average is of the one whose values it has.
 
     Returns:
         The path of each average, and that of what it averages.
     """
     found = [(*name.rpartition("."), original) for name, original in copies_of(module, path).items()]
-    return {
-        holder: original
-        for holder, _, name, original in found
-        if name == "module" and isinstance(module.get_submodule(holder), AveragedModel)
-    }
+    rivals = [module.get_submodule(other) for other in others if other is not None and other != path]
+    averages = {}
+    for holder, _, name, original in found:
+        average = module.get_submodule(holder)
+        if name != "module" or not isinstance(average, AveragedModel):
+            continue
+        if _equal(average.module, module.get_submodule(original)) or not any(_equal(average.module, r) for r in rivals):
+            averages[holder] = original
+    return averages
 
 
 def renew_averages(module: nn.Module, averages: Mapping[str, str]) -> None:
@@ -116,8 +122,12 @@ def _alike(part: nn.Module, other: nn.Module) -> bool:
     return own.isdisjoint(id(tensor) for tensor in (*part.parameters(), *part.buffers()))
 
 
+def _equal(part: nn.Module, other: nn.Module) -> bool:
+    """Whether all parameters of two modules have the same values."""
+    own, values = list(part.parameters()), list(other.parameters())
+    return len(own) == len(values) and all(map(torch.equal, own, values))
+
+
 def _shapes(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     tensors = (*network.named_parameters(), *network.named_buffers())
-    return [
-        (name, tuple(tensor.shape)) for name, tensor in tensors if not isinstance(tensor, nn.UninitializedParameter)
-    ]
+    return [(name, tuple(tensor.shape)) for name, tensor in tensors if not is_lazy(tensor)]

@@ -12,7 +12,7 @@ import torch
 from lightning_nncf.hooks.frames import Frame, Scope
 from lightning_nncf.hooks.modes import LocalMode
 from lightning_nncf.hooks.recompute import Resume, Watch
-from lightning_nncf.hooks.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, plain_value
+from lightning_nncf.hooks.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, keep_write, plain_value, version_of
 
 __all__ = ["close_alone", "close_call", "open_alone", "open_call"]
 
@@ -41,14 +41,18 @@ def open_alone(scope: Scope) -> str | None:
     scope.at = path = scope.locate(above) if scope.tracked else scope.path
     if weights:
         _, name, slot = weights[0]
-        hidden[name] = slot(scope.module._parameters[name])  # type: ignore[arg-type]
+        hidden[name] = value = slot(scope.module._parameters[name])  # type: ignore[arg-type]
+        scope.version = version_of(value)
     return path
 
 
 def close_alone(scope: Scope) -> None:
     """End a call that has no frame."""
     if scope.weights:
-        scope.module.__dict__.pop(scope.weights[0][1], None)
+        name = scope.weights[0][1]
+        value = scope.module.__dict__.pop(name, None)
+        if value is not None and version_of(value) != scope.version:
+            keep_write(scope.module, name, value, scope.name)
     scope.thread.clear()
 
 
@@ -73,6 +77,8 @@ def open_call(scope: Scope) -> Frame:
         value = slot(plain_value(holder, name))
         frame.shadows.append((holder, name, earlier, slot))
         holder.__dict__[name] = value
+        if not compiling:
+            frame.versions.append((holder, name, value, version_of(value)))
     for holder in scope.recurrent:
         frame.shadows.append((holder, FLAT_WEIGHTS, holder.__dict__[FLAT_WEIGHTS], None))
         holder.__dict__[FLAT_WEIGHTS] = flat_weights(holder)
@@ -88,6 +94,10 @@ def close_call(scope: Scope) -> Frame:
         else:
             holder.__dict__[name] = earlier
     compiling = torch.compiler.is_compiling()
+    if not compiling:
+        for holder, name, value, version in frame.versions:
+            if version_of(value) != version:
+                keep_write(holder, name, value, scope.name)
     if not scope.leaf:
         for callee in scope.callees:
             if callee.callers and callee.callers[-1] is frame:

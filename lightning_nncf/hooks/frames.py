@@ -45,6 +45,7 @@ class Frame:
         "scope",
         "shadows",
         "suspended",
+        "versions",
     )
 
     def __init__(self, scope: Scope, path: str) -> None:
@@ -55,6 +56,7 @@ class Frame:
         self.functions: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.shadows: list[tuple[nn.Module, str, Any, Slot | None]] = []
+        self.versions: list[tuple[nn.Module, str, torch.Tensor, int]] = []  # of what hides parameters, before the call
         self.mode: TorchFunctionMode | None = None
         self.suspended = False
 
@@ -128,9 +130,10 @@ class Scope:
         self.frames: list[Frame] = []
         self.callers: list[Frame] = []
         self.thread: dict[str, int] = {}
-        # Of the running call of a layer: its path, if it has no frame; a quantized input whose range learns through the
-        # weights.
+        # Of the running call of a layer: its path and the version of its weight, if it has no frame; a quantized input
+        # whose range learns through the weights.
         self.at = path
+        self.version = 0
         self.data: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:

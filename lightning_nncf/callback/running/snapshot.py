@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 __all__ = ["Snapshot", "kept"]
 
@@ -147,7 +148,7 @@ class Snapshot:
             self._follow(held.values(), depth)
 
     def _note_tensor(self, tensor: Tensor) -> None:
-        if tensor.is_inference():
+        if is_lazy(tensor) or tensor.is_inference():
             return
         version = tensor._version
         wanted, grad = tensor.requires_grad, tensor.grad if tensor.is_leaf else None
