@@ -13,11 +13,12 @@ from lightning_nncf.hooks.call_hooks import Enter, Leave
 from lightning_nncf.hooks.calls import close_call
 from lightning_nncf.hooks.frames import HOOKED, HookedModule
 from lightning_nncf.hooks.generated import release
+from lightning_nncf.hooks.hook_site import HookSite
 from lightning_nncf.hooks.layers import STAND_IN, adopt_layer, is_layer, stand_in
 from lightning_nncf.hooks.notices import take_down
 from lightning_nncf.hooks.owners import adopt
 from lightning_nncf.hooks.recompute import check_recomputation
-from lightning_nncf.hooks.sites import HookSite, sites
+from lightning_nncf.hooks.sites import sites
 from lightning_nncf.hooks.slots import Slot
 
 __all__ = ["HookSite", "insert", "inserted", "sites", "strip"]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lightning_nncf.algorithms.quantization.initialization import range_floor
+from lightning_nncf.algorithms.quantization import range_floor
 from lightning_nncf.algorithms.quantization.learning import RangeLearning, scale_gradient
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
 from lightning_nncf.core.idle import idle
