@@ -32,7 +32,7 @@ def test_snippet_runs_and_what_it_asserts_holds(title: str, monkeypatch: pytest.
     monkeypatch.setattr(registry, "_ALGORITHMS", dict(registry._ALGORITHMS))
     assert "assert " in SNIPPETS[title]
     namespace: dict[str, Any] = {"__name__": "contributing"}
-    exec(compile(SNIPPETS[title], f"CONTRIBUTING.md, {title}", "exec"), namespace)
+    exec(compile(SNIPPETS[title], f"CONTRIBUTING.md, {title}", "exec", dont_inherit=True), namespace)
 
 
 def test_links_lead_somewhere() -> None:
