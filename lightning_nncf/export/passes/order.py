@@ -1,7 +1,8 @@
 """The passes of each export format, in the order in which they run.
 
-The comment above an entry says what would go wrong if the next one ran before it, or that nothing would. Every
-sentence of that kind has a test: a swap that matters fails it, one that does not leaves the file as it is.
+The comment above an entry says why it stands before the next, and which later one needs it where the two commute.
+``tests/export/passes/test_order.py`` holds both kinds to their word: a swap that matters fails a test that shows what
+goes wrong, one that does not leaves the file as it is, and a new neighbour without either fails, too.
 """
 
 from __future__ import annotations
@@ -27,55 +28,56 @@ from lightning_nncf.export.passes.zero_points import own_zero_points, several_ze
 __all__ = ["PASSES"]
 
 _QDQ = (
-    # Commutes with the next; before `lower`, which takes the markers away.
+    # Commutes; before `lower`, which takes away the markers that it reads.
     Pass(function=labels_in, writes="labels"),
-    # Commutes with all: what it adds lies behind a recurrent layer and holds no quantizer.
+    # Commutes: it writes behind recurrent layers, whose results a marker may take all the same.
     Pass(function=end_sequences),
-    # All that follow look for the DequantizeLinear that markers become.
+    # Before all that look for a DequantizeLinear, which markers become.
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
-    # Batch norms are folded into a DequantizeLinear right before the layer; a Transpose between hides it.
+    # A batch norm is folded into the DequantizeLinear right before its layer; behind a Transpose it would stay.
     Pass(function=fold_transposes),
-    # Commutes with the next four, which look at activations; before the passes over biases, which it makes.
+    # Commutes: one is about weights, the other about activations. Before `quantize_biases`, as it makes biases.
     Pass(function=fold_batch_norms, writes="batch_norms"),
-    # Commutes with the next: what it adds has no clip. Before `sign_activations`, which looks for its quantizers.
+    # Commutes: quantizers that are repeated have no clip to merge into. Before `sign_activations`, which takes them for
+    # the input of a layer, and `own_zero_points`, as they read the zero points that others read.
     Pass(function=repeat_quantizers),
-    # Commutes with the next: a clip before a pool is not before a quantizer.
+    # Commutes: it passes over a clip that a pool reads.
     Pass(function=merge_clips),
-    # Commutes with the next: neither looks through what the other writes.
+    # Commutes: neither looks through what the other is about. Before `own_zero_points`, as it adds readers of one.
     Pass(function=rewrite_average_pools),
-    # Commutes with the next: neither a reduction nor its quantizer is an input of a product that is signed.
+    # Commutes: what it puts before a reduction is before no product of activations.
     Pass(function=rewrite_reductions),
-    # Commutes with the next: room is for weights, signs are for activations.
+    # Commutes: one is about activations, the other about weights.
     Pass(function=sign_activations),
-    # Weights are rounded to wider steps as they are in training; widened before, they would seem to be of 8 bits, be
-    # given the room of these, and be stored so.
+    # Widened first, a weight of 4 bits would be taken for one of 8: its bias would get the room of these, under a name
+    # without a factor, so that it would be stored in 8 bits.
     Pass(function=make_room_for_biases),
-    # Biases are integers in steps of the weight, which these make finer.
+    # An integer bias is in steps of the input's scale times the weight's, and this divides the latter.
     Pass(function=widen_weights, reads=("lowered.weights",), writes="factors"),
-    # Commutes with the next, which changes no step; before it, because it then reads integers as they are.
+    # Commutes, as packing changes no scale; this way round it finds integers where they would have to be computed.
     Pass(function=quantize_biases),
-    # A weight in 4 bits may get its one zero point here.
+    # A weight of 4 bits may get a zero point only here: one for the whole weight, which OpenVINO misreads.
     Pass(function=store_weights, reads=("lowered.weights", "factors"), writes="weights"),
-    # Commutes with the next: one is for weights, the other for activations.
+    # Commutes: one is about weights, the other about activations.
     Pass(function=spread_zero_points),
-    # Commutes with the next, which only looks.
+    # Commutes: the other one only looks.
     Pass(function=own_zero_points),
-    # Looks at what stands in the file, so it is the last.
+    # The last, because it tells what stands in the file.
     Pass(function=several_zero_points, writes="several_zero_points"),
 )
 
 _OPENVINO_FQ = (
-    # As in the other format.
+    # Commutes; before `lower`, which takes away the markers that it reads.
     Pass(function=labels_in, writes="labels"),
-    # As in the other format.
+    # Commutes: it writes behind recurrent layers, whose results a marker may take all the same.
     Pass(function=end_sequences),
-    # Pools and reductions are written anew beside a FakeQuantize only.
+    # A pool is written anew behind a FakeQuantize, which markers become; without one it would count its own padding.
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
-    # As in the other format.
+    # Commutes: neither looks through what the other is about.
     Pass(function=rewrite_average_pools),
-    # Commutes with the next, which only looks.
+    # Commutes: the other one only looks.
     Pass(function=rewrite_reductions),
-    # Looks at what stands in the file, so it is the last.
+    # The last, because it tells what stands in the file.
     Pass(function=float_weights, reads=("lowered.weights",), writes="weights"),
 )
 
