@@ -1,4 +1,8 @@
-"""Compression of neural networks as one PyTorch Lightning callback, from training to a proven ONNX file."""
+"""Compression of neural networks as one PyTorch Lightning callback, from training to a proven ONNX file.
+
+Here are the names that users import, and nothing else. Code of the package imports from the module that holds what it
+needs, never from here; nothing is defined here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Passes over data that set what training does not: ranges and batch-norm statistics."""
+"""Passes over data that set what training does not: ranges and batch-norm statistics.
+
+All that others need is imported from the package itself. What is measured in a pass is the caller's: nothing here knows
+an algorithm, a Trainer, or where the batches come from.
+"""
 
 from __future__ import annotations
 

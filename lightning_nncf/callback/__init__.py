@@ -1,4 +1,9 @@
-"""The Lightning callback: hooks in, calls out, no maths."""
+"""The Lightning callback: hooks in, calls out, no maths.
+
+Only the command line and the package's own list of names import from here. `callback` is thin: `adopting` holds the
+module, `preparation` builds and initializes, `batches` and `running` read data and run steps for them. What works
+without a Trainer belongs to `lightning_nncf.core`.
+"""
 
 from __future__ import annotations
 

@@ -3,43 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
-from torch import Tensor
 
 from lightning_nncf import heap
-from lightning_nncf.callback.accumulation import Accumulation
-from lightning_nncf.callback.averaging import Averages, renew_averages
-from lightning_nncf.callback.batches.sources import FitData
-from lightning_nncf.callback.building import build_compressed, initialization_data
+from lightning_nncf.callback.adopting import Adopting
 from lightning_nncf.callback.distributed import renew_wrapper
-from lightning_nncf.callback.launching import Returning, send_back
+from lightning_nncf.callback.launching import send_back
 from lightning_nncf.callback.neighbours import refuse_neighbours, renews_statistics
 from lightning_nncf.callback.packages import join_packages
-from lightning_nncf.callback.peers import refuse_overlap, refuse_same_file, refuse_twice, statistics_prefix
-from lightning_nncf.callback.persistence import restore, save
-from lightning_nncf.callback.report import show_proof, statistics_table, summary, write_layers
-from lightning_nncf.callback.tuning import TrialState
-from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
+from lightning_nncf.callback.peers import refuse_same_file, refuse_twice, statistics_prefix
+from lightning_nncf.callback.preparation import Preparation
+from lightning_nncf.callback.report import show_proof, statistics_table, write_layers
 from lightning_nncf.config import NNCFConfig
-from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import calibration_from
-from lightning_nncf.core.inputs import Arguments
-from lightning_nncf.core.stripping import StrippedWeights
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
-from lightning_nncf.ops import describe
 from lightning_nncf.proof import Proof, Tolerance, export_and_verify
 from lightning_nncf.proof.verify import chosen_runtimes
 
 __all__ = ["NNCFCallback"]
 
 
-class NNCFCallback(Returning):
+class NNCFCallback(Adopting):
     """Compress the network of a LightningModule while it is trained, then export and prove it.
 
     Add it to ``Trainer(callbacks=[...])`` and call ``fit`` with a trained module: the network is captured, the
@@ -85,12 +74,9 @@ class NNCFCallback(Returning):
         require_int8: bool = False,
     ) -> None:
         join_packages(NNCFCallback)
-        super().__init__()
         if export_format not in ("qdq", "openvino_fq"):
             raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
-        self.config = NNCFConfig.load(config)
-        self.network_path = network
-        self.export_path = None if export_path is None else Path(export_path)
+        super().__init__(NNCFConfig.load(config), network, None if export_path is None else Path(export_path))
         self.export_format = export_format
         self.opset = opset
         self.verify = verify
@@ -100,26 +86,13 @@ class NNCFCallback(Returning):
         self.dynamic_batch = dynamic_batch
         self.dynamic_shapes = dynamic_shapes
         self.require_int8 = require_int8
-        self.compressed: CompressedNetwork | None = None
-        self.proof: Proof | None = None
-        self._module: Any = None
-        self.samples: Arguments | None = None
-        self._loss_taken = False
-        self._accumulation = Accumulation()
-        self._data: Any = None  # what the loops read, while `fit` runs
-        self._averages = Averages()
-        self._trial = TrialState()
+        self._preparation = Preparation(self)
         self._passive = False
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Prepare to insert the algorithms once Lightning has made and restored the module.
-
-        The network may come into being in the module's own ``setup`` or ``configure_model``, which run after this hook,
-        and a checkpoint fixes the structure. So the work is done in front of the strategy's ``setup``: after both, but
-        before the optimizers are created. Initialization follows behind it: before any callback's ``on_fit_start``.
-        """
+        """Check what the Trainer has, and prepare to insert the algorithms once the module is complete."""
         peers = self._peers(trainer)
         refuse_twice(peers)
         refuse_neighbours(trainer)
@@ -131,63 +104,7 @@ class NNCFCallback(Returning):
         self._adopt(pl_module)
         if self.compressed is not None and stage == "fit":
             self.compressed.step_is_due = True  # unless a checkpoint goes on in the middle of a step
-        # One that an error kept from being taken away would do everything twice.
-        unwrap(trainer.strategy, "setup", self._before_strategy_setup)
-        unwrap(trainer.strategy, "setup", self._initialize)
-        if stage == "fit":
-            wrap(trainer.strategy, "setup", AfterCall, self._initialize)
-        wrap(trainer.strategy, "setup", BeforeCall, self._before_strategy_setup)
-        if stage == "fit":
-            self._data = FitData.of(trainer)
-
-    def _before_strategy_setup(self, trainer: Any) -> None:
-        """Capture the network and insert the algorithms, unless a checkpoint has done so."""
-        unwrap(trainer.strategy, "setup", self._before_strategy_setup)
-        refuse_overlap(self._module, self._peers(trainer))
-        if trainer.state.fn == "fit":
-            self._trial.note(trainer, self._module, plain=self.compressed is None)
-        if self.compressed is None and trainer.state.fn == "fit":
-            self._build(trainer, self._module)
-        if trainer.state.fn == "fit":
-            assert self.compressed is not None
-            self._accumulation.begin(trainer, self._module, self.compressed.batch_multiplier)
-            wrap(self._module, "training_step", AddLoss, self._take_loss)
-        if self.compressed is None:
-            rank_zero_warn(
-                f"`{trainer.state.fn.value}` runs the plain network: it was neither trained with this NNCFCallback nor "
-                "loaded from a checkpoint written with it"
-            )
-
-    def _build(self, trainer: Any, module: Any) -> None:
-        """Capture the network with the Trainer's data and insert the algorithms."""
-        self.network_path, self.compressed = build_compressed(
-            trainer,
-            module,
-            self.network_path,
-            self.config,
-            self._data,
-            exported=self.export_path is not None,
-            others=[peer.network_path for peer in self._peers(trainer)],
-        )
-        assert self.compressed.graph is not None
-        self.samples = self.compressed.graph.example_inputs
-        renew_averages(trainer, module)
-        for line in summary(self.compressed):
-            rank_zero_info(line)
-
-    def _initialize(self, trainer: Any) -> None:
-        """Initialize from the train loader, unless a checkpoint brought the state."""
-        unwrap(trainer.strategy, "setup", self._initialize)
-        assert self.compressed is not None
-        self._averages.end()
-        self._averages.follow(trainer, self.compressed, self.network_path or "")
-        data = initialization_data(trainer, self._module, self.compressed.network, self._data)
-        self.compressed.calibration = data
-        if not self.compressed.initialized:
-            rank_zero_info(describe(trainer.strategy.root_device.type))
-            self._data.training.prepare()
-            self.compressed.initialize(data)
-            self._averages.take_over(self._module)
+        self._preparation.begin(trainer, stage)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the algorithms about the optimizers, and how many steps an epoch has, where that is known.
@@ -196,7 +113,7 @@ class NNCFCallback(Returning):
         """
         batches = trainer.num_training_batches
         if self.compressed is not None:
-            self._averages.follow(trainer, self.compressed, self.network_path or "")
+            self._preparation.averages.follow(trainer, self.compressed, self.network_path or "")
             self.compressed.attach(trainer.optimizers)
         if self.compressed is not None and math.isfinite(batches) and pl_module.automatic_optimization:
             self.compressed.announce_steps(math.ceil(batches / trainer.accumulate_grad_batches))
@@ -211,7 +128,7 @@ class NNCFCallback(Returning):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Do the same when training fails, after which there is no teardown."""
         self.on_train_end(trainer, pl_module)
-        self._release_data()
+        self._preparation.release_data()
 
     def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
         """Let the algorithms look at the gradients of the network before an optimizer that trains it steps."""
@@ -265,24 +182,9 @@ class NNCFCallback(Returning):
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give the module its own training step back; the network stays compressed, unless the fit was a trial."""
-        self._accumulation.end(trainer)
-        self._averages.end()
-        self._release_data()
-        if self.compressed is not None:
-            self.compressed.calibration = None
-        for action in (self._before_strategy_setup, self._initialize):
-            unwrap(trainer.strategy, "setup", action)
-        unwrap(pl_module, "training_step", self._take_loss)
-        if self._trial.noted:
-            self.strip()
-            self._trial.give_back(pl_module)
+        self._preparation.end(trainer, pl_module)
 
     # What users call --------------------------------------------------------------------------------------------------
-
-    def compression_loss(self) -> Tensor:
-        """Return the algorithms' loss, for modules that optimize manually; zero if there is none."""
-        self._loss_taken = True
-        return torch.zeros(()) if self.compressed is None else self.compressed.loss()
 
     def export(self, path: str | Path) -> Proof:
         """Export the compressed network and prove the file.
@@ -327,80 +229,4 @@ class NNCFCallback(Returning):
         """
         compressed = self._require_compressed()
         compressed.initialize_ranges(None if batches is None else calibration_from(compressed.network, batches))
-        self._averages.restart()
-
-    def target(self, trainer: Any) -> Path:
-        """Return where the ONNX file of a Trainer goes.
-
-        Args:
-            trainer: The Trainer.
-
-        Raises:
-            ConfigError: ``export_path`` is ``null``, so no file is written.
-        """
-        if self.export_path is None:
-            raise ConfigError("`export_path` is null, so no ONNX file is written; give a path")
-        return Path(trainer.default_root_dir) / self.export_path
-
-    def strip(self, *, weights: StrippedWeights = "effective") -> None:
-        """Take everything out of the module again: it becomes the plain module.
-
-        Args:
-            weights: ``effective`` leaves the weights that the compressed network computed with: masked, fake-quantized,
-                binary. ``latent`` leaves those that were trained behind them. Quantizers of activations are gone in
-                both.
-        """
-        if self.compressed is not None:
-            self.compressed.strip(weights=weights)
-        self._release()
-
-    # Checkpoints ------------------------------------------------------------------------------------------------------
-
-    def _save(self, checkpoint: dict[str, Any]) -> None:
-        """Add our section to a checkpoint that Lightning is about to write."""
-        save(self, checkpoint)
-
-    def _restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Bring the structure of a checkpoint about before Lightning loads its weights."""
-        before = self.compressed
-        restore(self, checkpoint, self._peers(self._module.trainer))
-        if self.compressed is not before:
-            renew_averages(self._module.trainer, self._module)
-
-    # Details ----------------------------------------------------------------------------------------------------------
-
-    def _release_data(self) -> None:
-        if self._data is not None:
-            self._data.release()
-        self._data = None
-
-    def _require_compressed(self) -> CompressedNetwork:
-        if self.compressed is None:
-            raise ConfigError("there is no compressed network yet; call `trainer.fit` first")
-        return self.compressed
-
-    def _take_loss(self) -> Tensor | None:
-        return None if self.compressed is None else self.compressed.present_loss()
-
-    def _peers(self, trainer: Any) -> list[NNCFCallback]:
-        """Return all callbacks of a Trainer that compress, this one among them if the Trainer has it."""
-        return [callback for callback in trainer.callbacks if isinstance(callback, NNCFCallback)]
-
-    def _adopt(self, module: Any) -> None:
-        """Be the callback of a module, and of no other."""
-        if self._module is module:
-            return
-        self._release()
-        self._module = module
-        wrap(module, "on_load_checkpoint", BeforeCall, self._restore)
-        wrap(module, "on_save_checkpoint", AfterCall, self._save)
-
-    def _release(self) -> None:
-        """Forget the module and restore its methods."""
-        if self._module is not None:
-            unwrap(self._module, "on_load_checkpoint", self._restore)
-            unwrap(self._module, "on_save_checkpoint", self._save)
-            unwrap(self._module, "training_step", self._take_loss)
-        self._module = None
-        self.compressed = None
-        self.samples = None
+        self._preparation.averages.restart()

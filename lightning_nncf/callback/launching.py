@@ -24,7 +24,7 @@ from lightning_nncf.callback.wrappers import AddEntries, wrap
 from lightning_nncf.errors import NetworkNotFoundError
 
 if TYPE_CHECKING:
-    from lightning_nncf.callback.callback import NNCFCallback
+    from lightning_nncf.callback.adopting import Adopting
 
 __all__ = ["Returning", "receive", "results", "send_back"]
 
@@ -85,7 +85,7 @@ def _key(callback: Returning, trainer: Any) -> str:
     return f"{_PREFIX}{position}.{callback.token}"
 
 
-def send_back(callback: NNCFCallback, trainer: Any) -> None:
+def send_back(callback: Adopting, trainer: Any) -> None:
     """In a process that a launcher started: let it send what the main process needs when the run is over."""
     launcher = trainer.strategy.launcher
     if hasattr(launcher, "get_extra_results"):
@@ -97,7 +97,7 @@ def send_back(callback: NNCFCallback, trainer: Any) -> None:
         wrap(launcher, "get_extra_results", AddEntries, functools.partial(results, callback))
 
 
-def results(callback: NNCFCallback, trainer: Any) -> dict[str, bytes]:
+def results(callback: Adopting, trainer: Any) -> dict[str, bytes]:
     """Return what the main process needs of a callback, as entry of the launcher's results."""
     if callback.compressed is None:
         return {}
@@ -113,7 +113,7 @@ def results(callback: NNCFCallback, trainer: Any) -> dict[str, bytes]:
     return {_key(callback, trainer): buffer.getvalue()}
 
 
-def receive(callback: NNCFCallback, module: Any, sent: bytes) -> None:
+def receive(callback: Adopting, module: Any, sent: bytes) -> None:
     """In the main process: rebuild the network that rank zero trained; the launcher loads its weights next.
 
     Args:

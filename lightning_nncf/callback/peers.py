@@ -12,12 +12,12 @@ from lightning_nncf.core.network import find_network
 from lightning_nncf.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lightning_nncf.callback.callback import NNCFCallback
+    from lightning_nncf.callback.adopting import Adopting
 
 __all__ = ["refuse_overlap", "refuse_same_file", "refuse_twice", "statistics_prefix"]
 
 
-def refuse_twice(peers: Sequence[NNCFCallback]) -> None:
+def refuse_twice(peers: Sequence[Adopting]) -> None:
     """Refuse one callback that a Trainer was given more than once, by whose hooks everything would happen as often.
 
     Raises:
@@ -30,7 +30,7 @@ def refuse_twice(peers: Sequence[NNCFCallback]) -> None:
             raise _same(one.network_path)
 
 
-def refuse_overlap(module: nn.Module, peers: Sequence[NNCFCallback]) -> None:
+def refuse_overlap(module: nn.Module, peers: Sequence[Adopting]) -> None:
     """Refuse networks that have a parameter in common, as one inside another does.
 
     Args:
@@ -56,7 +56,7 @@ def refuse_overlap(module: nn.Module, peers: Sequence[NNCFCallback]) -> None:
             )
 
 
-def refuse_same_file(peers: Sequence[NNCFCallback], trainer: Any) -> None:
+def refuse_same_file(peers: Sequence[Adopting], trainer: Any) -> None:
     """Refuse callbacks that would write one file, or tables beside it, over another.
 
     Raises:
@@ -71,7 +71,7 @@ def refuse_same_file(peers: Sequence[NNCFCallback], trainer: Any) -> None:
             )
 
 
-def statistics_prefix(callback: NNCFCallback, peers: Sequence[NNCFCallback]) -> str:
+def statistics_prefix(callback: Adopting, peers: Sequence[Adopting]) -> str:
     """Return what the names of a callback's statistics begin with: its network tells those of several apart."""
     return "compression/" if len(peers) < 2 else f"compression/{callback.network_path}/"
 

@@ -14,24 +14,24 @@ from lightning_nncf.core.sections import add_section, config_differences, read_s
 from lightning_nncf.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from lightning_nncf.callback.callback import NNCFCallback
+    from lightning_nncf.callback.adopting import Adopting
 
 __all__ = ["restore", "save", "section_of", "take_up"]
 
 
-def section_of(callback: NNCFCallback) -> dict[str, Any]:
+def section_of(callback: Adopting) -> dict[str, Any]:
     """Return the section of the callback's network, with what the callback itself counts."""
     assert callback.compressed is not None
     return {**callback.compressed.section(), "step_is_due": callback.compressed.step_is_due}
 
 
-def save(callback: NNCFCallback, checkpoint: dict[str, Any]) -> None:
+def save(callback: Adopting, checkpoint: dict[str, Any]) -> None:
     """Add the section of the callback's network to a checkpoint that Lightning is about to write."""
     if callback.compressed is not None:
         add_section(checkpoint, callback.network_path or "", section_of(callback), callback._module)
 
 
-def restore(callback: NNCFCallback, checkpoint: Mapping[str, Any], peers: Sequence[NNCFCallback]) -> None:
+def restore(callback: Adopting, checkpoint: Mapping[str, Any], peers: Sequence[Adopting]) -> None:
     """Bring the structure of a checkpoint about before Lightning loads its weights.
 
     Args:
@@ -70,7 +70,7 @@ def restore(callback: NNCFCallback, checkpoint: Mapping[str, Any], peers: Sequen
     take_up(callback, path, sections[path])
 
 
-def take_up(callback: NNCFCallback, path: str, section: Mapping[str, Any]) -> None:
+def take_up(callback: Adopting, path: str, section: Mapping[str, Any]) -> None:
     """Give the callback's module the compressed network that a section describes; its weights are not loaded yet.
 
     Args:
@@ -93,7 +93,7 @@ def take_up(callback: NNCFCallback, path: str, section: Mapping[str, Any]) -> No
     callback.compressed.step_is_due = bool(section.get("step_is_due", True))
 
 
-def _refuse_plain(callback: NNCFCallback) -> None:
+def _refuse_plain(callback: Adopting) -> None:
     """Refuse a checkpoint without compression where the network is, or would become, compressed.
 
     Raises:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +10,9 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_nncf.capture.boundaries import Boundaries
+from lightning_nncf.capture.calls import Port, RunningCall
+from lightning_nncf.capture.origins import Origin, Origins
 from lightning_nncf.capture.values import describe, has_values, replace_tensors, tensors_in
 from lightning_nncf.capture.writes import ParameterWrites
 from lightning_nncf.graph.addresses import child_call_path, function_name
@@ -20,37 +21,6 @@ from lightning_nncf.graph.graph import INPUT, OUTPUT, CallFrame, Edge, NetworkGr
 from lightning_nncf.graph.kinds import RECTIFIERS, kind_of
 
 __all__ = ["Recorder"]
-
-_Port = tuple[str, int]
-
-
-@dataclasses.dataclass
-class _Value:
-    """Where a tensor came from; found by its id, which another tensor may have by now."""
-
-    tensor: weakref.ref[torch.Tensor]
-    address: str
-    output: int
-    frame: _Running | None
-    read: bool = False
-
-
-class _Running:
-    """A call of a module that has not returned yet."""
-
-    def __init__(self, frame: CallFrame, module: nn.Module | None, arguments: Iterable[torch.Tensor]) -> None:
-        self.frame = frame
-        self.module = module
-        self.functions: Counter[str] = Counter()
-        self.valued: Counter[str] = Counter()
-        self.in_forward = module is None
-        self.begun = False  # past the hooks before its forward
-        self.calls: Counter[str] = Counter()
-        self.positions: dict[int, list[int]] = defaultdict(list)
-        self.arguments = tuple(arguments)  # held, so that their ids stay theirs
-        for position, tensor in enumerate(self.arguments):
-            self.positions[id(tensor)].append(position)
-        self.readers: dict[int, set[_Port]] = defaultdict(set)
 
 
 class Recorder(TorchFunctionMode):
@@ -73,7 +43,7 @@ class Recorder(TorchFunctionMode):
         self.root_calls = 0
         self._network = network
         self._virtual = (
-            _Running(CallFrame(path="", module="", caller=None, index=0), None, ()) if virtual_root else None
+            RunningCall(CallFrame(path="", module="", caller=None, index=0), None, ()) if virtual_root else None
         )
         self._paths: dict[int, str] = {}
         self._types: dict[str, str] = {}
@@ -82,20 +52,15 @@ class Recorder(TorchFunctionMode):
             self._types.setdefault(path, type(module).__name__)
         self._parameters = {id(parameter): name for name, parameter in network.named_parameters()}
         self.writes = ParameterWrites(network, graph.written)
-        self._stack: list[_Running] = []
-        self._values: dict[int, _Value] = {}
-        self._overwritten: dict[int, tuple[weakref.ref[torch.Tensor], str]] = {}
+        self._stack: list[RunningCall] = []
+        self._origins = Origins()
+        self._boundaries = Boundaries()
         self._edges: set[tuple[str, int, str, int]] = set()
-        self._seen_inputs: Counter[_Port] = Counter()
-        self._seen_outputs: Counter[_Port] = Counter()
-        self._arrivals: dict[_Port, Counter[int]] = defaultdict(Counter)
-        self._departures: dict[_Port, Counter[int]] = defaultdict(Counter)
 
     def start(self, mode: str) -> None:
         """Begin one run in a mode; tensors of earlier runs are let go."""
         self.mode = mode
-        self._values.clear()
-        self._overwritten.clear()
+        self._origins.clear()
         self._outsiders = 0
         self._stack[:] = [self._virtual] if self._virtual is not None else []
         self._buffers = {id(buffer) for buffer in self._network.buffers()}
@@ -106,17 +71,9 @@ class Recorder(TorchFunctionMode):
 
     def finish(self) -> None:
         """Settle, after all runs, which tensors pass a module's boundary untouched; forget all tensors."""
-        self._values.clear()
-        self._overwritten.clear()
+        self._origins.clear()
         self._stack.clear()
-        for seen, found, kind in (
-            (self._seen_inputs, self._arrivals, "inputs"),
-            (self._seen_outputs, self._departures, "outputs"),
-        ):
-            for port, positions in found.items():
-                if len(positions) == 1 and positions.total() == seen[port]:
-                    frame = self.graph.frames[port[0].rpartition("/")[0]]
-                    getattr(frame, kind)[port] = next(iter(positions))
+        self._boundaries.settle(self.graph.frames)
 
     # Modules
 
@@ -142,7 +99,7 @@ class Recorder(TorchFunctionMode):
             call_path, CallFrame(path=call_path, module=path, caller=caller, index=index)
         )
         arguments = list(tensors_in(args, kwargs))
-        self._stack.append(_Running(frame, module, arguments))
+        self._stack.append(RunningCall(frame, module, arguments))
         if is_root and sum(running.module is module for running in self._stack) == 1:
             self._enter_root(arguments)
 
@@ -151,7 +108,7 @@ class Recorder(TorchFunctionMode):
         for position, tensor in enumerate(arguments):
             address = f"/{INPUT}:{position}"
             self._merge(OpNode(address=address, function=INPUT, outputs=(describe(tensor),), **self._place("")))
-            self._values[id(tensor)] = _Value(weakref.ref(tensor), address, 0, None)
+            self._origins.note(tensor, address, 0, None)
 
     def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Forward pre-hook of every module, behind those of the user: what they called is not the module's forward."""
@@ -175,8 +132,7 @@ class Recorder(TorchFunctionMode):
         else:
             return
         returned = list(tensors_in(result))
-        self._settle_outputs(running, returned)
-        self._settle_inputs(running, returned)
+        self._boundaries.returned(running, returned, lambda tensor: self._untouched(running, tensor))
         for name, count in running.valued.items():
             running.frame.functions[name] = max(count, running.frame.functions.get(name, 0))
         if module is self._network and all(above.module is not module for above in self._stack):
@@ -185,21 +141,10 @@ class Recorder(TorchFunctionMode):
                 self._merge(OpNode(address=address, function=OUTPUT, inputs=(describe(tensor),), **self._place("")))
                 self._connect(tensor, address, 0)
 
-    def _settle_outputs(self, running: _Running, returned: list[torch.Tensor]) -> None:
-        times = Counter(map(id, returned))
-        for position, tensor in enumerate(returned):
-            value = self._value(tensor)
-            if value is not None and value.frame is running and not value.read and times[id(tensor)] == 1:
-                self._departures[value.address, value.output][position] += 1
-
-    def _settle_inputs(self, running: _Running, returned: list[torch.Tensor]) -> None:
-        passed_on = {position for tensor in returned for position in running.positions.get(id(tensor), ())}
-        for positions in running.positions.values():
-            readers = running.readers[positions[0]]
-            if len(positions) == 1 and len(readers) == 1 and positions[0] not in passed_on:
-                (port,) = readers
-                if port[0].rpartition("/")[0] == running.frame.path:
-                    self._arrivals[port][positions[0]] += 1
+    def _untouched(self, running: RunningCall, tensor: torch.Tensor) -> Port | None:
+        """Return which op of a call made a tensor, if nobody has read it since."""
+        origin = self._origins.of(tensor)
+        return None if origin is None or origin.call is not running or origin.read else (origin.address, origin.output)
 
     # Functions
 
@@ -229,8 +174,8 @@ class Recorder(TorchFunctionMode):
         changed = [tensor for tensor, version in zip(inputs, versions, strict=True) if _version(tensor) != version]
         self.writes.note(name, args, changed, (above.frame.module for above in self._stack if above.begun))
         if not outputs and not changed:
-            if name == "requires_grad" and len(args) == 2 and args[1] and (value := self._value(args[0])):
-                self.graph.leaves.add((value.address, value.output))
+            if name == "requires_grad" and len(args) == 2 and args[1] and (origin := self._origins.of(args[0])):
+                self.graph.leaves.add((origin.address, origin.output))
             return result
         if all(id(tensor) in self._buffers for tensor in (*outputs, *changed)):
             return result
@@ -248,16 +193,8 @@ class Recorder(TorchFunctionMode):
             outputs = [result]
         self._record(f"{running.frame.path}/{name}:{index}", number, func, args, kwargs, inputs, outputs, changed)
         if overwrites:
-            self._overwrite(result, running.frame.module)
+            self._origins.overwrite(result, running.frame.module)
         return result
-
-    def _overwrite(self, result: torch.Tensor, module: str) -> None:
-        """Note who else holds the memory that an activation function has written its result to."""
-        memory = result.untyped_storage().data_ptr()
-        for key, value in self._values.items():
-            tensor = value.tensor()
-            if tensor is not None and tensor is not result and tensor.untyped_storage().data_ptr() == memory:
-                self._overwritten[key] = value.tensor, module
 
     def _record(
         self,
@@ -291,20 +228,17 @@ class Recorder(TorchFunctionMode):
             )
         )
         for port, tensor in enumerate(inputs):
-            self._seen_inputs[address, port] += 1
             self._connect(tensor, address, port)
-            for above in self._stack:
-                for position in above.positions.get(id(tensor), ()):
-                    above.readers[position].add((address, port))
+            self._boundaries.read(tensor, (address, port), self._stack)
         for output, tensor in enumerate(results):
-            self._seen_outputs[address, output] += 1
-            self._values[id(tensor)] = _Value(weakref.ref(tensor), address, output, running)
+            self._boundaries.made((address, output))
+            self._origins.note(tensor, address, output, running)
         for tensor in changed:
             # A change in place reaches the tensor it is a view of, too.
             base = tensor._base
             for reached in (tensor, base) if base is not None else (tensor,):
                 if id(reached) not in self._parameters and all(reached is not result for result in results):
-                    self._values[id(reached)] = _Value(weakref.ref(reached), address, 0, running)
+                    self._origins.note(reached, address, 0, running)
 
     def _lookup(self, parameter: torch.Tensor) -> Iterator[str | None]:
         """Yield the module that looked up a parameter, unless it is the one that runs: others got it as an argument."""
@@ -315,35 +249,30 @@ class Recorder(TorchFunctionMode):
             yield self._stack[reader].frame.module if reader >= 0 else None
 
     def _connect(self, tensor: torch.Tensor, target: str, port: int) -> None:
-        overwritten = self._overwritten.get(id(tensor))
-        if overwritten is not None and overwritten[0]() is tensor:
-            self.graph.reread.add(overwritten[1])
-        value = self._value(tensor)
-        if value is None:
+        overwriter = self._origins.overwriter_of(tensor)
+        if overwriter is not None:
+            self.graph.reread.add(overwriter)
+        origin = self._origins.of(tensor)
+        if origin is None:
             if self._virtual is None or id(tensor) in self._parameters or id(tensor) in self._buffers:
                 return
-            value = self._outside(tensor)
-        value.read = True
-        if value.address == target:
+            origin = self._outside(tensor)
+        origin.read = True
+        if origin.address == target:
             return
-        key = (value.address, value.output, target, port)
+        key = (origin.address, origin.output, target, port)
         if key not in self._edges:
             self._edges.add(key)
             self.graph.connect(
-                Edge(source=value.address, output=value.output, target=target, port=port, tensor=describe(tensor))
+                Edge(source=origin.address, output=origin.output, target=target, port=port, tensor=describe(tensor))
             )
 
-    def _value(self, tensor: torch.Tensor) -> _Value | None:
-        value = self._values.get(id(tensor))
-        return value if value is not None and value.tensor() is tensor else None
-
-    def _outside(self, tensor: torch.Tensor) -> _Value:
+    def _outside(self, tensor: torch.Tensor) -> Origin:
         """Make a tensor that came from nowhere, in a run without a call of the network, one of its inputs."""
-        value = _Value(weakref.ref(tensor), f"/{INPUT}:{self._outsiders}", 0, None)
+        address = f"/{INPUT}:{self._outsiders}"
         self._outsiders += 1
-        self._merge(OpNode(address=value.address, function=INPUT, outputs=(describe(tensor),), **self._place("")))
-        self._values[id(tensor)] = value
-        return value
+        self._merge(OpNode(address=address, function=INPUT, outputs=(describe(tensor),), **self._place("")))
+        return self._origins.note(tensor, address, 0, None)
 
     def _place(self, module: str) -> dict[str, Any]:
         return {"module": module, "module_type": self._types[module], "modes": frozenset({self.mode})}

@@ -1,4 +1,8 @@
-"""Configuration: models that check themselves, reading of JSON and YAML, JSON Schema."""
+"""Configuration: models that check themselves, reading of JSON and YAML, JSON Schema.
+
+Algorithms derive their section from `AlgorithmConfig`; all others take a checked `NNCFConfig`. Nothing here knows a
+network or a tensor, and no algorithm's own keys are listed here.
+"""
 
 from __future__ import annotations
 

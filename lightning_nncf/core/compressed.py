@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
 
 from lightning_nncf.calibration import CalibrationData
 from lightning_nncf.config import NNCFConfig
 from lightning_nncf.core.algorithm import Algorithm
-from lightning_nncf.core.initializing import begin_waiting, initialize_all, initialize_ranges
+from lightning_nncf.core.initializing import initialize_all, initialize_ranges
 from lightning_nncf.core.inputs import Arguments, describe, generate
 from lightning_nncf.core.insertion import inserting, refuse_compressed, refuse_stripped
-from lightning_nncf.core.joint import JointStatistics, joint_batch_multiplier, joint_loss, no_loss
-from lightning_nncf.core.optimizer_hooks import OptimizerHooks
+from lightning_nncf.core.joint import JointStatistics
 from lightning_nncf.core.registry import create_algorithms
 from lightning_nncf.core.sections import write_network
 from lightning_nncf.core.seen import SeenInputs
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.core.stripping import StrippedWeights, check_weights, strip_network
 from lightning_nncf.core.surroundings import Surroundings
+from lightning_nncf.core.trained import TrainedNetwork
 from lightning_nncf.errors import HookError
 from lightning_nncf.graph.graph import NetworkGraph
-from lightning_nncf.hooks.insertion import inserted
 from lightning_nncf.hooks.notices import put_up
 
 __all__ = ["CompressedNetwork"]
 
 
-class CompressedNetwork:
+class CompressedNetwork(TrainedNetwork):
     """All algorithms of one configuration at work on one network.
 
     The network is changed in place: it keeps its class, its parameters and their names. `compress` makes one from a
@@ -59,19 +57,13 @@ class CompressedNetwork:
         *,
         own_first: bool = True,
     ) -> None:
-        self.network = network
+        super().__init__(network, algorithms)
         self.config = config
-        self.algorithms = algorithms
         self.inputs = inputs
         self.graph = graph
         self.initialized = False
-        self.step_is_due = True
-        """Whether the next batch begins an optimizer step: it is the first, or an optimizer of the network stepped."""
-        self._hooks = OptimizerHooks(network, self._before_step, self._after_step)
         self.samples: Arguments | None = None
         """Some real inputs, of the shapes at capture; seen by `initialize`, never saved."""
-        self.calibration: CalibrationData | None = None
-        """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
         self.copies: list[nn.Module] = []
         """Copies of the network that are to have the sizes that it has, such as an average of its weights."""
         for algorithm in algorithms:
@@ -173,15 +165,6 @@ class CompressedNetwork:
         """
         initialize_ranges(self.network, self.algorithms, data or self.calibration)
 
-    @property
-    def batch_multiplier(self) -> int:
-        """Number of batches whose gradients are to be accumulated before each optimizer step.
-
-        Raises:
-            ConfigError: The algorithms disagree.
-        """
-        return joint_batch_multiplier(self.algorithms)
-
     def activate(self) -> None:
         """Let the algorithms act on the network; called by `initialize` and after loading a state."""
         for algorithm in self.algorithms:
@@ -195,35 +178,12 @@ class CompressedNetwork:
         args, kwargs = generate(self.inputs, torch.Generator().manual_seed(seed))
         return args, kwargs
 
-    def loss(self) -> Tensor:
-        """Return the sum of the algorithms' losses, shape []; zero where none has one now."""
-        total = self.present_loss()
-        return no_loss(self.network) if total is None else total
-
-    def present_loss(self) -> Tensor | None:
-        """Return `loss`, or nothing if no algorithm has one now."""
-        return joint_loss(self.algorithms)
-
     @property
     def stage(self) -> CompressionStage:
         """How far the network is compressed by all algorithms together."""
         if not self.initialized:
             return CompressionStage.UNCOMPRESSED
         return CompressionStage.combine(algorithm.stage for algorithm in self.algorithms)
-
-    def attach(self, optimizers: Iterable[Optimizer]) -> None:
-        """Make the optimizers of the network known to the algorithms, which see every step of theirs from now on.
-
-        Hooks on the optimizers let algorithms look at gradients before each step, and restore masked weights after it.
-        They stay until `strip` or until other optimizers are attached; one attached twice has them once. Copies and
-        pickles of an optimizer lose them, so attach the copy.
-
-        Args:
-            optimizers: All optimizers of the training; call this once, before it begins.
-        """
-        self._hooks.attach(known := list(optimizers))
-        for algorithm in self.algorithms:
-            algorithm.attach(known)
 
     def exportable(self) -> nn.Module:
         """Return a copy of the network as it is exported: what is masked may be physically gone.
@@ -243,57 +203,6 @@ class CompressedNetwork:
         for algorithm in resized:
             algorithm.resized = False
         return bool(resized)
-
-    def epoch_step(self) -> None:
-        """Tell every scheduler that an epoch begins, and initialize what begins with it.
-
-        Raises:
-            InitializationError: Something that begins needs data, and there is none.
-        """
-        for algorithm in self.algorithms:
-            algorithm.scheduler.epoch_step()
-        if waiting := [algorithm for algorithm in self.algorithms if algorithm.wants_data]:
-            begin_waiting(self.network, waiting, self.calibration)
-
-    def rest(self) -> None:
-        """Let what is inserted act as in evaluation, without the noise of training, until the mode is set again."""
-        for _, _, module in inserted(self.network):
-            module.eval()
-
-    def step(self) -> None:
-        """Tell every scheduler that an optimizer step begins."""
-        self.step_is_due = False
-        for algorithm in self.algorithms:
-            algorithm.scheduler.step()
-
-    def announce_steps(self, steps_per_epoch: int) -> None:
-        """Tell every algorithm how many optimizer steps an epoch has."""
-        for algorithm in self.algorithms:
-            algorithm.announce_steps(steps_per_epoch)
-
-    def before_optimizer_step(self, optimizer: Optimizer | None = None) -> None:
-        """Let algorithms look at the gradients, and step parameters that they train themselves.
-
-        Attached optimizers do it at the beginning of their step. Call it earlier where gradients are clipped, before
-        that: what algorithms train themselves then counts for nothing in the norm.
-
-        Args:
-            optimizer: The one that is about to step; nothing happens if it does not train the network. Default: all
-                attached ones are.
-        """
-        if optimizer is None:
-            self._hooks.before_steps()
-        elif self._hooks.before_step(optimizer):
-            self.step_is_due = True
-
-    def _before_step(self) -> None:
-        self.step_is_due = True
-        for algorithm in self.algorithms:
-            algorithm.before_optimizer_step()
-
-    def _after_step(self) -> None:
-        for algorithm in self.algorithms:
-            algorithm.after_optimizer_step()
 
     def statistics(self) -> dict[str, float]:
         """Return all statistics as plain numbers by name."""

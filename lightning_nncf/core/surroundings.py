@@ -33,12 +33,11 @@ class Surroundings:
         self.averages = dict(averages or {})
         self._around = own_first(module, path) if ordered else []
         renew_averages(module, self.averages)
-        self._held = [(module.get_submodule(name), path[len(part) + 1 :]) for name, part in self.averages.items()]
+        self._held = [(_average(module, name), path[len(part) + 1 :]) for name, part in self.averages.items()]
 
     def copies(self) -> Iterator[tuple[AveragedModel, nn.Module]]:
         """Yield each average with the copy of the network in it."""
         for holder, path in self._held:
-            assert isinstance(holder, AveragedModel)
             yield holder, holder.module.get_submodule(path)
 
     def leave(self) -> None:
@@ -47,6 +46,12 @@ class Surroundings:
             for module in around:
                 if not any(True for _ in inserted(module)):
                     as_built(module)
+
+
+def _average(module: nn.Module, name: str) -> AveragedModel:
+    found = module.get_submodule(name)
+    assert isinstance(found, AveragedModel)  # as `renew_averages` made sure
+    return found
 
 
 def _along(module: nn.Module, path: str) -> list[nn.Module]:

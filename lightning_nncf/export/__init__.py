@@ -1,4 +1,9 @@
-"""ONNX export of compressed networks."""
+"""ONNX export of compressed networks: from a network to one file, and what was written.
+
+`onnx_export` tells the steps in order; exporters, naming, formats and lowering are a file each, and `passes` holds what
+is rewritten afterwards. The packages above import the names below, and what reads a finished file from `writing`,
+`metadata` and `structure`. Never in here: running a file in a runtime (`proof`), and anything about training.
+"""
 
 from __future__ import annotations
 

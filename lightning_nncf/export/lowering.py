@@ -45,20 +45,20 @@ def label(address: str, call: int) -> str:
     return f"{address}@{call}" if call else address
 
 
-def labels_in(model: onnx.ModelProto) -> set[str]:
-    """Return the labels of all markers of a model."""
-    markers = filter(_is_marker, model.graph.node)
-    return {label(attribute(node, "address"), attribute(node, "call")) for node in markers}
+def labels_in(graph: OnnxGraph) -> frozenset[str]:
+    """Return the labels of all markers of a graph."""
+    markers = filter(_is_marker, graph.nodes)
+    return frozenset(label(attribute(node, "address"), attribute(node, "call")) for node in markers)
 
 
-def lower(model: onnx.ModelProto, quantizers: Mapping[str, Marked], writer: Format) -> LoweredQuantizers:
-    """Write every marker of a model in an export format, in place.
+def lower(graph: OnnxGraph, quantizers: Mapping[str, Marked], writer: Format) -> LoweredQuantizers:
+    """Write every marker of a graph in an export format.
 
     A quantizer whose input depends on no input of the model is a weight quantizer, whatever stands between the
     parameter and it (masks, transposes): its integers are computed here.
 
     Args:
-        model: Model as exported.
+        graph: Graph with markers.
         quantizers: Quantizers by address.
         writer: The export format.
 
@@ -68,9 +68,8 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Marked], writer: Form
     Raises:
         ExportError: If a marker lies inside a loop or a branch.
     """
-    graph = OnnxGraph(model)
     _refuse_nested(graph.nodes)
-    ranks = _ranks(model)
+    ranks = {name: len(kind.shape.dim) for name, kind in graph.shapes().items() if kind.HasField("shape")}
     written = LoweredQuantizers()
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     stored: dict[str, list[tuple[NDArray[Any], str]]] = {}
@@ -102,8 +101,7 @@ def lower(model: onnx.ModelProto, quantizers: Mapping[str, Marked], writer: Form
         replacements.append((node, new))
     graph.replace_all(replacements)
     _drop_identities(graph)
-    graph.close()
-    _set_domains(model, writer.domains)
+    _set_domains(graph, writer.domains)
     return written
 
 
@@ -140,14 +138,6 @@ def _refuse_nested(nodes: Iterable[onnx.NodeProto]) -> None:
             _refuse_nested(body.node)
 
 
-def _ranks(model: onnx.ModelProto) -> dict[str, int]:
-    graph = model.graph
-    infos = [*graph.value_info, *graph.input, *graph.output]
-    return {
-        info.name: len(info.type.tensor_type.shape.dim) for info in infos if info.type.tensor_type.HasField("shape")
-    }
-
-
 def _drop_identities(graph: OnnxGraph) -> None:
     """Read through the identities that stand for tied weights, so that each consumer sees its DequantizeLinear."""
     for node in [node for node in graph.nodes if node.op_type == "Identity" and node.input[0] not in graph.outputs]:
@@ -162,9 +152,11 @@ def _drop_identities(graph: OnnxGraph) -> None:
             graph.replace(node, [])
 
 
-def _set_domains(model: onnx.ModelProto, domains: Mapping[str, int]) -> None:
-    kept = {item.domain: item.version for item in model.opset_import if item.domain != DOMAIN}
-    used = {node.domain for node in model.graph.node}
+def _set_domains(graph: OnnxGraph, domains: Mapping[str, int]) -> None:
+    graph.sweep()
+    imported = graph.model.opset_import
+    kept = {item.domain: item.version for item in imported if item.domain != DOMAIN}
+    used = {node.domain for node in graph.nodes}
     merged = {domain: version for domain, version in {**kept, **domains}.items() if domain in used or domain == ""}
-    del model.opset_import[:]
-    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in merged.items())
+    del imported[:]
+    imported.extend(helper.make_opsetid(domain, version) for domain, version in merged.items())

@@ -16,24 +16,14 @@ from lightning_nncf.errors import ExportError, near
 from lightning_nncf.export.dynamic import open_axes, open_outputs
 from lightning_nncf.export.exporters import Exporter, Request, run_exporter
 from lightning_nncf.export.formats import FORMATS
-from lightning_nncf.export.lowering import labels_in, lower
 from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, write_metadata
 from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.naming import name_layers
-from lightning_nncf.export.passes.batch_norm import FoldedBatchNorms, fold_batch_norms
-from lightning_nncf.export.passes.bias import quantize_biases
-from lightning_nncf.export.passes.bias_room import make_room_for_biases
-from lightning_nncf.export.passes.clips import merge_clips
-from lightning_nncf.export.passes.movement import repeat_quantizers
-from lightning_nncf.export.passes.pooling import rewrite_average_pools
-from lightning_nncf.export.passes.reductions import rewrite_reductions
-from lightning_nncf.export.passes.sequences import end_sequences
-from lightning_nncf.export.passes.signed_activations import sign_activations
-from lightning_nncf.export.passes.storage import StoredWeight, float_weights, store_weights
-from lightning_nncf.export.passes.transpose import fold_transposes
-from lightning_nncf.export.passes.widening import widen_weights
-from lightning_nncf.export.passes.zero_points import own_zero_points, several_zero_points, spread_zero_points
+from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.passes.findings import Findings, run_passes
+from lightning_nncf.export.passes.order import PASSES
+from lightning_nncf.export.passes.storage import StoredWeight
 from lightning_nncf.export.preparation import FlatNetwork, cpu_copy, cpu_inputs, double_batch, require_finite
 from lightning_nncf.export.structure import flatten, has_list, names_of
 from lightning_nncf.export.writing import check_model, check_writable, deflated_size, lower_ir_version, write_model
@@ -149,29 +139,14 @@ def export_onnx(
     with torch.no_grad(), torch.autocast("cpu", enabled=False):
         model, used = run_exporter(request, exporter)
 
+    # Over all graphs, those in loops and branches too, and by what `clean` removes: before the main one is opened.
     name_layers(model)
-    missing = missing_quantizers(copied, quantizers, labels_in(model))
-    end_sequences(model)
-    lowered = lower(model, quantizers, FORMATS[export_format]())
-    if export_format == "qdq":
-        fold_transposes(model)
-        folded = fold_batch_norms(model)
-        repeat_quantizers(model)
-        merge_clips(model)
-        rewrite_average_pools(model)
-        rewrite_reductions(model)
-        sign_activations(model)
-        make_room_for_biases(model)
-        factors = widen_weights(model, lowered.weights)
-        quantize_biases(model)
-        weights = store_weights(model, lowered.weights, factors)
-        spread_zero_points(model)
-        own_zero_points(model)
-        _warn_of(several_zero_points(model))
-    else:
-        rewrite_average_pools(model)
-        rewrite_reductions(model)
-        folded, weights = FoldedBatchNorms(), float_weights(model, lowered.weights)
+    graph = OnnxGraph(model)
+    given = Findings(quantizers=quantizers, writer=FORMATS[export_format]())
+    found = run_passes(graph, PASSES[export_format], given)
+    graph.close()
+    missing = missing_quantizers(copied, quantizers, found.labels)
+    _warn_of(found.several_zero_points)
     clean(model)
     lower_ir_version(model)
     opset_written = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
@@ -179,7 +154,7 @@ def export_onnx(
         model,
         {
             "export_format": export_format,
-            "bits": bits_summary(lowered),
+            "bits": bits_summary(found.lowered),
             **structures,
             **(metadata or {}),
         },
@@ -195,11 +170,11 @@ def export_onnx(
         opset=opset_written,
         input_names=tuple(item.name for item in model.graph.input),
         output_names=tuple(item.name for item in model.graph.output),
-        weight_quantizers=len(lowered.weights),
-        activation_quantizers=len(lowered.activations),
-        batch_norms_folded=folded.folded,
-        batch_norms_left=folded.left,
-        weights=weights,
+        weight_quantizers=len(found.lowered.weights),
+        activation_quantizers=len(found.lowered.activations),
+        batch_norms_folded=found.batch_norms.folded,
+        batch_norms_left=found.batch_norms.left,
+        weights=found.weights,
         missing_quantizers=missing,
         seconds=time.perf_counter() - started,
     )

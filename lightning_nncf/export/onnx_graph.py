@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from lightning_nncf.errors import ExportError
 
-__all__ = ["OnnxGraph", "attribute", "nested_graphs"]
+__all__ = ["OnnxGraph", "attribute", "nested_graphs", "rewired"]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -38,6 +38,39 @@ def nested_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from item.graphs
 
 
+def rewired(
+    node: onnx.NodeProto,
+    *,
+    inputs: Mapping[int, str] | None = None,
+    outputs: Mapping[int, str] | None = None,
+    attributes: Iterable[onnx.AttributeProto] | None = None,
+) -> onnx.NodeProto:
+    """Return a copy of a node that reads and writes other tensors; the node itself stays as it is.
+
+    Args:
+        node: The node.
+        inputs: Port to the tensor that is read there instead; the port behind the last one adds an input.
+        outputs: Port to the tensor that is written there instead.
+        attributes: What takes the place of all attributes, if given.
+
+    >>> layer = helper.make_node("Conv", ["x", "w"], ["y"])
+    >>> list(rewired(layer, inputs={1: "folded", 2: "bias"}).input), list(layer.input)
+    (['x', 'folded', 'bias'], ['x', 'w'])
+    """
+    copied: onnx.NodeProto = _copy(node)
+    for names, changes in ((copied.input, inputs), (copied.output, outputs)):
+        for port, name in sorted((changes or {}).items()):
+            if port == len(names):
+                names.append(name)
+            else:
+                names[port] = name
+    if attributes is not None:
+        kept = list(attributes)
+        del copied.attribute[:]
+        copied.attribute.extend(kept)
+    return copied
+
+
 def _names_used(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
     for node in nodes:
         yield from node.input
@@ -47,10 +80,12 @@ def _names_used(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
 
 
 class OnnxGraph:
-    """A model's main graph, opened for rewriting; `close` writes the changes back and drops what nothing uses.
+    """A model's main graph, opened for rewriting.
+
+    What a rewriting leaves without a reader stays until `sweep`, and counts as a consumer of what it reads until then.
 
     Args:
-        model: The model, changed by `close`.
+        model: The model; its graph is changed by `close`.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -59,8 +94,14 @@ class OnnxGraph:
         self.inputs = {item.name for item in model.graph.input}
         self.outputs = {output.name for output in model.graph.output}
         self._initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._infos: list[onnx.ValueInfoProto] = list(model.graph.value_info)
         self._constants: dict[str, NDArray[Any] | None] = {}
         self._index()
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operator set."""
+        return int(next(item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx")))
 
     def _index(self) -> None:
         self._producer = {name: node for node in self.nodes for name in node.output}
@@ -117,16 +158,16 @@ class OnnxGraph:
             ],
             [helper.make_value_info(name, onnx.TypeProto())],
         )
-        opset = next(item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx"))
         # onnx implements these from 19 on; for our types they have been the same since 13.
-        version = max(opset, 19) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else opset
+        quantizing = node.op_type in ("QuantizeLinear", "DequantizeLinear")
+        version = max(self.opset, 19) if quantizing else self.opset
         try:
             evaluator = ReferenceEvaluator(helper.make_model(graph, opset_imports=[helper.make_opsetid("", version)]))
             outputs: Sequence[Any] = evaluator.run(None, values)  # type: ignore[assignment]
         except (RuntimeError, NotImplementedError) as error:
             raise ExportError(
-                f"a constant that {node.op_type} {node.name!r} makes cannot be computed at opset {opset}: {error}; "
-                "export with another opset, such as the default"
+                f"a constant that {node.op_type} {node.name!r} makes cannot be computed at opset {self.opset}: "
+                f"{error}; export with another opset, such as the default"
             ) from error
         return np.asarray(outputs[0])
 
@@ -144,37 +185,86 @@ class OnnxGraph:
             unique, count = f"{name}.{count}", count + 1
         tensor.name = unique
         self._initializers[unique] = tensor
+        self._constants.pop(unique, None)
         return unique
 
     def replace(self, node: onnx.NodeProto, new: Sequence[onnx.NodeProto]) -> None:
         """Put nodes in the place of one node."""
-        position = next(index for index, item in enumerate(self.nodes) if item is node)
-        self.nodes[position : position + 1] = new
-        self._index()
+        self.replace_all([(node, new)])
 
     def replace_all(self, replacements: Sequence[tuple[onnx.NodeProto, Sequence[onnx.NodeProto]]]) -> None:
         """Put nodes in the place of several nodes at once."""
+        if not replacements:
+            return
         by_id = {id(node): new for node, new in replacements}
         self.nodes = [item for node in self.nodes for item in by_id.get(id(node), [node])]
         self._index()
+        self._forget(name for old, new in replacements for node in (old, *new) for name in node.output)
 
-    def close(self) -> None:
-        """Write the nodes and initializers back to the model without those that nothing uses."""
+    def _forget(self, names: Iterable[str]) -> None:
+        """Drop the values of tensors that are computed in another way now, and of all that were computed from them."""
+        # What was computed from a tensor was computed after it, so a tensor without an entry has none behind it.
+        open_names = [name for name in names if name in self._constants]
+        while open_names:
+            name = open_names.pop()
+            if name in self._constants:
+                del self._constants[name]
+                open_names += [result for node in self._consumers.get(name, ()) for result in node.output]
+
+    def sweep(self) -> None:
+        """Drop nodes, initializers and notes of types that nothing uses any more."""
         needed = set(self.outputs)
         kept = []
         for node in reversed(self.nodes):
             if any(name in needed for name in node.output):
                 needed.update(_names_used([node]))
                 kept.append(node)
+        if len(kept) < len(self.nodes):
+            self.nodes = kept[::-1]
+            self._index()
+        self._initializers = {name: tensor for name, tensor in self._initializers.items() if name in needed}
+        self._constants = {name: value for name, value in self._constants.items() if name in needed}
+        self._infos = [info for info in self._infos if info.name in self._producer and info.name not in self.outputs]
+
+    def shapes(self, *, inferred: bool = False) -> dict[str, onnx.TypeProto.Tensor]:
+        """Return the types of tensors, which hold their shapes.
+
+        Args:
+            inferred: Also those that nobody noted but that follow from the ops; takes a copy of the model.
+        """
         graph = self.model.graph
-        nodes = [_copy(node) for node in reversed(kept)]
-        initializers = [tensor for name, tensor in self._initializers.items() if name in needed]
-        produced = {name for node in nodes for name in node.output} - self.outputs
-        infos = [info for info in graph.value_info if info.name in produced]
-        for field, values in ((graph.node, nodes), (graph.initializer, initializers), (graph.value_info, infos)):
-            kept_values = [_copy(value) for value in values] if field is not graph.node else values
+        infos = [*self._infos, *graph.input, *graph.output]
+        if inferred:
+            model = onnx.ModelProto(
+                ir_version=self.model.ir_version,
+                opset_import=self.model.opset_import,
+                functions=self.model.functions,
+                graph=onnx.GraphProto(
+                    name=graph.name,
+                    node=self.nodes,
+                    initializer=self._initializers.values(),
+                    input=graph.input,
+                    output=graph.output,
+                    value_info=self._infos,
+                ),
+            )
+            found = onnx.shape_inference.infer_shapes(model).graph
+            infos = [*found.value_info, *found.input, *found.output]
+        return {info.name: info.type.tensor_type for info in infos}
+
+    def close(self) -> None:
+        """Sweep, and write nodes, initializers and notes of types back to the model."""
+        self.sweep()
+        graph = self.model.graph
+        for field, values in (
+            (graph.node, self.nodes),
+            (graph.initializer, self._initializers.values()),
+            (graph.value_info, self._infos),
+        ):
+            # What is deleted from a field is gone, so that what stays is copied before.
+            copies = [_copy(value) for value in values]
             del field[:]
-            field.extend(kept_values)
+            field.extend(copies)
 
 
 def _copy(message: Any) -> Any:

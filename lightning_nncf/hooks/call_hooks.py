@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_nncf.capture.values import replace_tensors
 from lightning_nncf.hooks.calls import close_alone, close_call, open_alone, open_call
-from lightning_nncf.hooks.frames import Scope
+from lightning_nncf.hooks.frames import HookedModule
 from lightning_nncf.hooks.slots import Change
 from lightning_nncf.ops.data_ranges import is_quantized_data, learn_through_weight
 from lightning_nncf.ops.rebuilding import rebuild_in_backward
@@ -21,27 +21,27 @@ __all__ = ["Enter", "Leave"]
 class Enter:
     """Forward pre-hook of a hooked module."""
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+    def __init__(self, hooked: HookedModule) -> None:
+        self.hooked = hooked
 
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Begin the call and replace inputs."""
-        scope = self.scope
-        if module is not scope.module:
-            scope.refuse_copy()
+        hooked = self.hooked
+        if module is not hooked.module:
+            hooked.refuse_copy()
         eager = not torch.compiler.is_compiling()
-        path = open_alone(scope) if eager else None
+        path = open_alone(hooked) if eager else None
         if path is None:
-            path = open_call(scope).path
-        slots = scope.inputs.get(path) if scope.inputs else None
+            path = open_call(hooked).path
+        slots = hooked.inputs.get(path) if hooked.inputs else None
         if not slots:
             return None
         if not kwargs and len(args) == 1 and 0 in slots and isinstance(args[0], torch.Tensor):
             value = slots[0](args[0])
-            if eager and scope.convolves and _gets_it(module) and is_quantized_data(value):
-                scope.data = value
+            if eager and hooked.convolves and _gets_it(module) and is_quantized_data(value):
+                hooked.data = value
                 value = value.detach()
             return (value,), kwargs
         replaced: tuple[tuple[Any, ...], dict[str, Any]] = replace_tensors((args, kwargs), Change(slots))
@@ -51,31 +51,31 @@ class Enter:
 class Leave:
     """Forward hook of a hooked module, also called when its forward raised."""
 
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
+    def __init__(self, hooked: HookedModule) -> None:
+        self.hooked = hooked
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], result: Any) -> Any:
         """Replace outputs and end the call."""
-        scope, running = self.scope, self.scope.thread
-        if running["id"] != threading.get_ident() if running else not scope.frames:
+        hooked, running = self.hooked, self.hooked.thread
+        if running["id"] != threading.get_ident() if running else not hooked.frames:
             return None  # a call of another thread, or none
         plain, frame = result, None
         try:
-            if scope.data is not None and isinstance(result, torch.Tensor):
-                result = self._learned(module, result, scope.data)
+            if hooked.data is not None and isinstance(result, torch.Tensor):
+                result = self._learned(module, result, hooked.data)
         finally:
-            scope.data = None
+            hooked.data = None
             eager = bool(running)  # has begun outside of a compiler
-            if scope.frames:
-                frame = close_call(scope)
+            if hooked.frames:
+                frame = close_call(hooked)
             else:
-                close_alone(scope)
+                close_alone(hooked)
         try:
             if result is None:
                 return None
-            if eager and scope.weights:
+            if eager and hooked.weights:
                 rebuild_in_backward(result, args[0] if args else None)
-            slots = scope.outputs.get(scope.at if frame is None else frame.path) if scope.outputs else None
+            slots = hooked.outputs.get(hooked.at if frame is None else frame.path) if hooked.outputs else None
             if slots:
                 if not isinstance(result, torch.Tensor):
                     return replace_tensors(result, Change(slots))
@@ -90,7 +90,7 @@ class Leave:
         """Let the range of the input learn, where the layer got its values alone."""
         learned = learn_through_weight(result, data)
         if learned is None:  # the layer does more than to convolve: ask no more
-            self.scope.convolves = False
+            self.hooked.convolves = False
             learned = module.forward(data)
         return learned
 

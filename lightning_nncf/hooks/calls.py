@@ -9,103 +9,93 @@ from typing import Any
 
 import torch
 
-from lightning_nncf.hooks.frames import Frame, Scope
+from lightning_nncf.hooks.frames import Frame, HookedModule
 from lightning_nncf.hooks.modes import LocalMode
 from lightning_nncf.hooks.recompute import Resume, Watch
-from lightning_nncf.hooks.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, keep_write, plain_value, version_of
+from lightning_nncf.hooks.shadows import ABSENT, FLAT_WEIGHTS, flat_weights, plain_value
 
 __all__ = ["close_alone", "close_call", "open_alone", "open_call"]
 
 
-def open_alone(scope: Scope) -> str | None:
+def open_alone(hooked: HookedModule) -> str | None:
     """Begin a call without a frame, if it needs none now; not to be called under a compiler.
 
     Args:
-        scope: The scope of the module called.
+        hooked: The module called.
 
     Returns:
         The path of the call; ``None`` if it has not begun: `open_call` begins it.
     """
-    if not (scope.settle() if scope.solitary is None else scope.solitary) or scope.frames:
+    if not (hooked.settle() if hooked.solitary is None else hooked.solitary) or hooked.frames:
         return None
-    above = scope.callers[-1] if scope.callers else None
+    above = hooked.callers[-1] if hooked.callers else None
     if above is not None and above.mode is not None:
         return None
-    weights, hidden = scope.weights, scope.module.__dict__
+    weights, hidden = hooked.weights, hooked.module.__dict__
     # A call around this one may have hidden the weight already; an interruption may have left it hidden.
-    if weights and weights[0][1] in hidden and not scope.thread:
+    if weights and weights[0][1] in hidden and not hooked.thread:
         return None
-    thread = threading.get_ident()  # as `Scope.claim` does, without a call in every layer
-    if scope.thread.setdefault("id", thread) != thread:
-        scope.refuse()
-    scope.at = path = scope.locate(above) if scope.tracked else scope.path
+    thread = threading.get_ident()  # as `HookedModule.claim` does, without a call in every layer
+    if hooked.thread.setdefault("id", thread) != thread:
+        hooked.refuse()
+    hooked.at = path = hooked.locate(above) if hooked.tracked else hooked.path
     if weights:
         _, name, slot = weights[0]
-        hidden[name] = value = slot(scope.module._parameters[name])  # type: ignore[arg-type]
-        scope.version = version_of(value)
+        hidden[name] = slot(hooked.module._parameters[name])  # type: ignore[arg-type]
     return path
 
 
-def close_alone(scope: Scope) -> None:
+def close_alone(hooked: HookedModule) -> None:
     """End a call that has no frame."""
-    if scope.weights:
-        name = scope.weights[0][1]
-        value = scope.module.__dict__.pop(name, None)
-        if value is not None and version_of(value) != scope.version:
-            keep_write(scope.module, name, value, scope.name)
-    scope.thread.clear()
+    if hooked.weights:
+        hooked.module.__dict__.pop(hooked.weights[0][1], None)
+    hooked.thread.clear()
 
 
-def open_call(scope: Scope) -> Frame:
+def open_call(hooked: HookedModule) -> Frame:
     """Begin a call: find its path, let its callees know, hide the weights."""
     compiling = torch.compiler.is_compiling()
     if not compiling:
-        scope.claim()
-    frame = Frame(scope, scope.path)
-    scope.frames.append(frame)
-    if not scope.leaf:
+        hooked.claim()
+    frame = Frame(hooked, hooked.path)
+    hooked.frames.append(frame)
+    if not hooked.leaf:
         if not compiling:
             _ACTIVE.append(frame)
-        for callee in scope.callees:
+        for callee in hooked.callees:
             callee.callers.append(frame)
-    if scope.callers:
-        frame.begin_in(scope.callers[-1])
-    if scope.tracked:
-        frame.path = scope.locate(frame.above)
-    for holder, name, slot in scope.weights:
+    if hooked.callers:
+        frame.begin_in(hooked.callers[-1])
+    if hooked.tracked:
+        frame.path = hooked.locate(frame.above)
+    for holder, name, slot in hooked.weights:
         earlier = holder.__dict__.get(name, ABSENT)
         value = slot(plain_value(holder, name))
         frame.shadows.append((holder, name, earlier, slot))
         holder.__dict__[name] = value
-        if not compiling:
-            frame.versions.append((holder, name, value, version_of(value)))
-    for holder in scope.recurrent:
+    for holder in hooked.recurrent:
         frame.shadows.append((holder, FLAT_WEIGHTS, holder.__dict__[FLAT_WEIGHTS], None))
         holder.__dict__[FLAT_WEIGHTS] = flat_weights(holder)
     return frame
 
 
-def close_call(scope: Scope) -> Frame:
+def close_call(hooked: HookedModule) -> Frame:
     """End the latest call, except for `Frame.end`."""
-    frame = scope.frames.pop()
+    frame = hooked.frames.pop()
     for holder, name, earlier, _ in reversed(frame.shadows):
         if earlier is ABSENT:
             holder.__dict__.pop(name, None)
         else:
             holder.__dict__[name] = earlier
     compiling = torch.compiler.is_compiling()
-    if not compiling:
-        for holder, name, value, version in frame.versions:
-            if version_of(value) != version:
-                keep_write(holder, name, value, scope.name)
-    if not scope.leaf:
-        for callee in scope.callees:
+    if not hooked.leaf:
+        for callee in hooked.callees:
             if callee.callers and callee.callers[-1] is frame:
                 callee.callers.pop()
         if not compiling:
             _ACTIVE.remove(frame)
-    if not compiling and not scope.frames:
-        scope.thread.clear()
+    if not compiling and not hooked.frames:
+        hooked.thread.clear()
     return frame
 
 
@@ -139,7 +129,7 @@ def _snapshot() -> Resume | None:
 
 
 def _copy(frame: Frame) -> Frame:
-    copied = Frame(frame.scope, frame.path)
+    copied = Frame(frame.hooked, frame.path)
     copied.depth = frame.depth
     copied.functions = dict(frame.functions)
     copied.calls = dict(frame.calls)
@@ -159,14 +149,14 @@ class _Resumption:
     def __call__(self, fresh: bool) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
             for saved, values in zip(self._frames, self._values, strict=True):
-                scope = saved.scope
-                scope.claim()
+                hooked = saved.hooked
+                hooked.claim()
                 frame = _copy(saved)
                 frame.shadows = []
-                scope.frames.append(frame)
+                hooked.frames.append(frame)
                 _ACTIVE.append(frame)
-                stack.callback(close_call, scope)
-                for callee in scope.callees:
+                stack.callback(close_call, hooked)
+                for callee in hooked.callees:
                     callee.callers.append(frame)
                 for (holder, name, _, slot), value in zip(saved.shadows, values, strict=True):
                     frame.shadows.append((holder, name, holder.__dict__.get(name, ABSENT), slot))

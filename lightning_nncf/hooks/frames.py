@@ -1,4 +1,4 @@
-"""What a hooked module keeps: one `Scope`, and a `Frame` for each of its running calls."""
+"""What is known of a module with hooks, its `HookedModule`, and of each of its running calls, a `Frame`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lightning_nncf.errors import HookError
 from lightning_nncf.graph.addresses import child_call_path
 from lightning_nncf.hooks.slots import Slot
 
-__all__ = ["SCOPE", "Frame", "Scope", "is_latest"]
+__all__ = ["HOOKED", "Frame", "HookedModule", "is_latest"]
 
-SCOPE = "lnncf_scope"
-"""Attribute of a hooked module that holds its `Scope`."""
+HOOKED = "lnncf_hooked"
+"""Attribute of a module with hooks that holds its `HookedModule`."""
 
 _push_mode: Any = torch._C._push_on_torch_function_stack
 _pop_mode: Any = torch._C._pop_torch_function_stack
@@ -31,7 +31,7 @@ class Frame:
     """One call of a hooked module.
 
     Args:
-        scope: The hooked module's scope.
+        hooked: The module called.
         path: Call path.
     """
 
@@ -40,23 +40,21 @@ class Frame:
         "calls",
         "depth",
         "functions",
+        "hooked",
         "mode",
         "path",
-        "scope",
         "shadows",
         "suspended",
-        "versions",
     )
 
-    def __init__(self, scope: Scope, path: str) -> None:
-        self.scope = scope
+    def __init__(self, hooked: HookedModule, path: str) -> None:
+        self.hooked = hooked
         self.path = path
         self.above: Frame | None = None
         self.depth = 0  # calls of other modules that run inside
         self.functions: dict[str, int] = {}
         self.calls: dict[str, int] = {}
         self.shadows: list[tuple[nn.Module, str, Any, Slot | None]] = []
-        self.versions: list[tuple[nn.Module, str, torch.Tensor, int]] = []  # of what hides parameters, before the call
         self.mode: TorchFunctionMode | None = None
         self.suspended = False
 
@@ -89,8 +87,8 @@ def is_latest(mode: TorchFunctionMode) -> bool:
     return count > 0 and _mode_at(count - 1) is mode
 
 
-class Scope:
-    """The hooks of one module.
+class HookedModule:
+    """A module with hooks, and what is replaced in its calls.
 
     Weights: each is replaced by its compressed value in the ``__dict__`` of its holder, where it hides the parameter,
     until the call ends; so are plain attributes, and the list from which a recurrent layer reads its weights.
@@ -111,7 +109,7 @@ class Scope:
         self.outputs: dict[str, dict[int, Slot]] = {}
         self.functions: dict[str, dict[tuple[str, int, str], dict[int, Slot]]] = {}
         self.counts: dict[str, int] = {}
-        self.callees: list[Scope] = []
+        self.callees: list[HookedModule] = []
         self.paths: list[str] = []
         self.located: dict[tuple[str, int], str] = {}
         self.tracked = False
@@ -130,10 +128,9 @@ class Scope:
         self.frames: list[Frame] = []
         self.callers: list[Frame] = []
         self.thread: dict[str, int] = {}
-        # Of the running call of a layer: its path and the version of its weight, if it has no frame; a quantized input
-        # whose range learns through the weights.
+        # Of the running call of a layer: its path, if it has no frame; a quantized input whose range learns through the
+        # weights.
         self.at = path
-        self.version = 0
         self.data: torch.Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -203,13 +200,13 @@ class Scope:
         path = self.located.get((above.path, index))
         if path is not None:
             return path
-        path = child_call_path(above.path, above.scope.path, self.path, index)
+        path = child_call_path(above.path, above.hooked.path, self.path, index)
         if not self.paths or path in self.paths:
             self.located[above.path, index] = path
             return path
         siblings = [
             known
-            for known in (child_call_path(above.path, above.scope.path, self.path, other) for other in range(index))
+            for known in (child_call_path(above.path, above.hooked.path, self.path, other) for other in range(index))
             if known in self.paths
         ]
         nearest = siblings[-1] if siblings else self.paths[-1]
@@ -221,7 +218,7 @@ class Scope:
         return " and ".join(callers)
 
     def warn(self, message: str) -> None:
-        """Warn about this scope once."""
+        """Warn about this module once."""
         if not self.warned:
             self.warned.append(message)
             warnings.warn(message, stacklevel=2)

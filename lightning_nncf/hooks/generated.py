@@ -45,7 +45,7 @@ def subclass(base: type, forward: Callable[..., Any], rebuild: Callable[[type], 
 
 
 def release(module: nn.Module) -> None:
-    """Give a module its own class back; without a scope the generated class does nothing."""
+    """Give a module its own class back; without a `HookedModule` the generated one does nothing."""
     generated = type(module)
     base = generated.__dict__.get(BASE)
     if base is None:

@@ -11,14 +11,15 @@ from torch import nn
 from lightning_nncf.errors import HookError, near
 from lightning_nncf.hooks.call_hooks import Enter, Leave
 from lightning_nncf.hooks.calls import close_call
-from lightning_nncf.hooks.frames import SCOPE, Scope
+from lightning_nncf.hooks.frames import HOOKED, HookedModule
 from lightning_nncf.hooks.generated import release
+from lightning_nncf.hooks.hook_site import HookSite
 from lightning_nncf.hooks.layers import STAND_IN, adopt_layer, is_layer, stand_in
 from lightning_nncf.hooks.notices import take_down
 from lightning_nncf.hooks.order import as_built
 from lightning_nncf.hooks.owners import adopt
 from lightning_nncf.hooks.recompute import check_recomputation
-from lightning_nncf.hooks.sites import HookSite, sites
+from lightning_nncf.hooks.sites import sites
 from lightning_nncf.hooks.slots import PREFIX, Slot
 
 __all__ = ["HookSite", "insert", "inserted", "sites", "strip"]
@@ -86,10 +87,10 @@ def inserted(network: nn.Module) -> Iterator[tuple[HookSite, str, nn.Module]]:
 def strip(network: nn.Module) -> None:
     """Take all inserted modules and hooks out; classes, submodules and attributes are as before `insert`."""
     for module in list(network.modules()):
-        scope: Scope | None = module.__dict__.pop(SCOPE, None)
+        hooked: HookedModule | None = module.__dict__.pop(HOOKED, None)
         module.__dict__.pop(STAND_IN, None)
-        while scope is not None and scope.frames:
-            close_call(scope)  # left open only when an interrupt hit the middle of a forward
+        while hooked is not None and hooked.frames:
+            close_call(hooked)  # left open only when an interrupt hit the middle of a forward
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
                 if isinstance(hook, (Enter, Leave)):
@@ -117,72 +118,72 @@ def _forget(module: nn.Module, key: int) -> None:
 
 
 def _attach(network: nn.Module, site: HookSite, target: nn.Module, holder: nn.Module, slot: Slot) -> None:
-    scope = _scope(target, site.module)
+    hooked = _hooked(target, site.module)
     if site.kind in ("weight", "attribute"):
-        for reading in (scope, *(_scope_at(network, reader) for reader in site.readers)):
+        for reading in (hooked, *(_hooked_at(network, reader) for reader in site.readers)):
             reading.weights.append((holder, site.parameter, slot))
             if isinstance(holder, nn.RNNBase) and all(known is not holder for known in reading.recurrent):
                 reading.recurrent.append(holder)
         return
     for caller, callee in site.calls:
-        above, below = _scope_at(network, caller), _scope_at(network, callee)
+        above, below = _hooked_at(network, caller), _hooked_at(network, callee)
         below.tracked = True
         _call(above, below)
     if site.paths:
-        scope.paths = list(site.paths)
-        scope.located.clear()
-        scope.free = site.free
+        hooked.paths = list(site.paths)
+        hooked.located.clear()
+        hooked.free = site.free
     # A module seen in one call only has hooks for whatever call.
     frame = site.frame if site.paths else site.module
     if site.kind == "module_input":
-        scope.inputs.setdefault(frame, {})[site.port] = slot
+        hooked.inputs.setdefault(frame, {})[site.port] = slot
     elif site.kind == "module_output":
-        scope.outputs.setdefault(frame, {})[site.port] = slot
-        scope.rectifies = site.rectifies
+        hooked.outputs.setdefault(frame, {})[site.port] = slot
+        hooked.rectifies = site.rectifies
         if site.normalizes:
-            stand_in(_submodule(network, site.normalizes), scope, slot)
+            stand_in(_submodule(network, site.normalizes), hooked, slot)
     else:
         for callee in site.callees:
-            _call(scope, _scope_at(network, callee))
+            _call(hooked, _hooked_at(network, callee))
         end = "input" if site.kind == "op_input" else "output"
-        slots = scope.functions.setdefault(frame, {}).setdefault((site.function, site.index, end), {})
+        slots = hooked.functions.setdefault(frame, {}).setdefault((site.function, site.index, end), {})
         slots[site.port] = slot
-        scope.counts[site.function] = max(site.count, scope.counts.get(site.function, 0))
+        hooked.counts[site.function] = max(site.count, hooked.counts.get(site.function, 0))
         if is_layer(target):
             release(target)
-            _hook(target, scope)
+            _hook(target, hooked)
         adopt(target)
     if site.calls or site.function:
         check_recomputation()
 
 
-def _call(above: Scope, below: Scope) -> None:
+def _call(above: HookedModule, below: HookedModule) -> None:
     if all(known is not below for known in above.callees):
         above.callees.append(below)
         above.leaf = False
 
 
-def _scope_at(network: nn.Module, path: str) -> Scope:
-    return _scope(_submodule(network, path), path)
+def _hooked_at(network: nn.Module, path: str) -> HookedModule:
+    return _hooked(_submodule(network, path), path)
 
 
-def _scope(module: nn.Module, path: str) -> Scope:
-    scope: Scope | None = module.__dict__.get(SCOPE)
-    if scope is None:
-        scope = Scope(module, path)
-        module.__dict__[SCOPE] = scope
+def _hooked(module: nn.Module, path: str) -> HookedModule:
+    hooked: HookedModule | None = module.__dict__.get(HOOKED)
+    if hooked is None:
+        hooked = HookedModule(module, path)
+        module.__dict__[HOOKED] = hooked
         if is_layer(module):
             adopt_layer(module)
         else:
-            _hook(module, scope)
-    scope.solitary = None
-    return scope
+            _hook(module, hooked)
+    hooked.solitary = None
+    return hooked
 
 
-def _hook(module: nn.Module, scope: Scope) -> None:
+def _hook(module: nn.Module, hooked: HookedModule) -> None:
     if not any(isinstance(hook, Enter) for hook in module._forward_pre_hooks.values()):
-        module.register_forward_pre_hook(Enter(scope), with_kwargs=True)
-        module.register_forward_hook(Leave(scope), always_call=True)
+        module.register_forward_pre_hook(Enter(hooked), with_kwargs=True)
+        module.register_forward_hook(Leave(hooked), always_call=True)
 
 
 def _slots(network: nn.Module) -> Iterator[Slot]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightning_nncf.graph.kinds import BATCH_NORMS, RECTIFIERS, kind_of
 from lightning_nncf.hooks.calls import close_call, open_call
-from lightning_nncf.hooks.frames import SCOPE, Scope
+from lightning_nncf.hooks.frames import HOOKED, HookedModule
 from lightning_nncf.hooks.generated import is_generated, subclass
 from lightning_nncf.hooks.slots import Slot, is_heard
 
@@ -31,29 +31,29 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def adopt_layer(module: nn.Module) -> None:
-    """Give a batch norm or a ReLU a subclass of its class that applies the slots of its `Scope`."""
+    """Give a batch norm or a ReLU a subclass of its class that applies the slots of its `HookedModule`."""
     if not is_generated(module):
         module.__class__ = _layer_class(type(module))  # type: ignore[arg-type]
 
 
-def stand_in(norm: nn.Module, scope: Scope, slot: Slot) -> None:
+def stand_in(norm: nn.Module, hooked: HookedModule, slot: Slot) -> None:
     """Let a slot do the work of a batch norm before it.
 
     Args:
         norm: The batch norm.
-        scope: The scope of the module at whose output the slot sits, the batch norm itself, or the only reader of its
-            output, a ReLU.
+        hooked: The module at whose output the slot sits: the batch norm itself, or the only reader of its output, a
+            ReLU.
         slot: The slot.
     """
-    norm.__dict__[STAND_IN] = _StandIn(scope, slot)
+    norm.__dict__[STAND_IN] = _StandIn(hooked, slot)
     adopt_layer(norm)
 
 
 class _StandIn:
     """Does the work of a batch norm, see `stand_in`."""
 
-    def __init__(self, scope: Scope, slot: Slot) -> None:
-        self.scope = scope
+    def __init__(self, hooked: HookedModule, slot: Slot) -> None:
+        self.hooked = hooked
         self.slot = slot
         self.given = 0
 
@@ -67,21 +67,21 @@ class _StandIn:
         Returns:
             The value; ``None`` if the batch norm is to do its work itself.
         """
-        scope, module = self.scope, self.scope.module
-        normalize = None if scope.inputs else _only(self.slot, "normalized", norm, module)
+        hooked, module = self.hooked, self.hooked.module
+        normalize = None if hooked.inputs else _only(self.slot, "normalized", norm, module)
         if normalize is None:
             return None
         if module is norm:
             return normalize(norm, x, None)  # type: ignore[no-any-return]
-        given = scope.given
+        given = hooked.given
         if self.given in given:
             given.clear()
-            scope.rectifies = False
-            scope.warn(
-                f"the output of a batch norm went past {scope.name} without having done so when the network was "
+            hooked.rectifies = False
+            hooked.warn(
+                f"the output of a batch norm went past {hooked.name} without having done so when the network was "
                 "captured: once, it was quantized already"
             )
-        if not scope.rectifies:
+        if not hooked.rectifies:
             return None
         result: Tensor | None = normalize(norm, x, _top(module))
         if result is not None:
@@ -96,51 +96,51 @@ def _layer_class(base: type) -> type:
 
     @functools.wraps(plain_forward)
     def forward(self: nn.Module, input: Tensor) -> Tensor:
-        scope: Scope | None = self.__dict__.get(SCOPE)
+        hooked: HookedModule | None = self.__dict__.get(HOOKED)
         replacement: _StandIn | None = self.__dict__.get(STAND_IN)
         eager = not torch.compiler.is_compiling()
         if eager and replacement is not None:
             result = replacement.normalized(self, input)
             if result is not None:
                 return result
-        if scope is None:
+        if hooked is None:
             return plain_forward(self, input)  # type: ignore[no-any-return]
-        if scope.module is not self:
-            scope.refuse_copy()
+        if hooked.module is not self:
+            hooked.refuse_copy()
         if not eager:
-            return _run(plain_forward, scope, input)
-        if scope.given and id(input) in scope.given:
-            scope.pass_by()
-            return scope.given.pop(id(input))
-        above = scope.callers[-1] if scope.callers else None
-        if scope.inputs or scope.weights or (above is not None and above.mode is not None):
-            return _run(plain_forward, scope, input)
-        path = scope.locate(above) if scope.tracked else scope.path
-        slots = scope.outputs.get(path)
-        return plain_forward(self, input) if slots is None else _changed(plain_forward, scope, slots[0], input)
+            return _run(plain_forward, hooked, input)
+        if hooked.given and id(input) in hooked.given:
+            hooked.pass_by()
+            return hooked.given.pop(id(input))
+        above = hooked.callers[-1] if hooked.callers else None
+        if hooked.inputs or hooked.weights or (above is not None and above.mode is not None):
+            return _run(plain_forward, hooked, input)
+        path = hooked.locate(above) if hooked.tracked else hooked.path
+        slots = hooked.outputs.get(path)
+        return plain_forward(self, input) if slots is None else _changed(plain_forward, hooked, slots[0], input)
 
     return subclass(base, forward, _rebuild)
 
 
-def _run(plain_forward: Any, scope: Scope, input: Tensor) -> Tensor:
+def _run(plain_forward: Any, hooked: HookedModule, input: Tensor) -> Tensor:
     """Run a call with a frame, as hooks do."""
-    frame = open_call(scope)
+    frame = open_call(hooked)
     try:
-        inputs, outputs = scope.inputs.get(frame.path), scope.outputs.get(frame.path)
+        inputs, outputs = hooked.inputs.get(frame.path), hooked.outputs.get(frame.path)
         if inputs:
             input = inputs[0](input)
         if outputs:
-            return _changed(plain_forward, scope, outputs[0], input)
-        result: Tensor = plain_forward(scope.module, input)
+            return _changed(plain_forward, hooked, outputs[0], input)
+        result: Tensor = plain_forward(hooked.module, input)
         return result
     finally:
-        close_call(scope).end()
+        close_call(hooked).end()
 
 
-def _changed(plain_forward: Any, scope: Scope, slot: Slot, input: Tensor) -> Tensor:
+def _changed(plain_forward: Any, hooked: HookedModule, slot: Slot, input: Tensor) -> Tensor:
     """Return what a slot makes of the output, where one operator gives it in one go if nobody listens."""
-    module = scope.module
-    rectify = _only(slot, "rectified", module) if scope.rectifies and not torch.compiler.is_compiling() else None
+    module = hooked.module
+    rectify = _only(slot, "rectified", module) if hooked.rectifies and not torch.compiler.is_compiling() else None
     if rectify is not None:
         result: Tensor | None = rectify(input, _top(module))
         if result is not None:

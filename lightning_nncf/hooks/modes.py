@@ -44,9 +44,9 @@ class LocalMode(TorchFunctionMode):
         frame = self.frame
         if frame.depth:
             return func(*args, **kwargs)
-        scope = frame.scope
+        hooked = frame.hooked
         name = function_name(func)
-        count = scope.counts.get(name)
+        count = hooked.counts.get(name)
         if count is None:
             return func(*args, **kwargs)
         if not has_values(args, kwargs):
@@ -54,12 +54,12 @@ class LocalMode(TorchFunctionMode):
         index = frame.functions.get(name, 0)
         frame.functions[name] = index + 1
         if index >= count:
-            scope.warn(
-                f"call {index} of {name!r} in {scope.name} was not seen when the network was "
+            hooked.warn(
+                f"call {index} of {name!r} in {hooked.name} was not seen when the network was "
                 "captured and is not compressed"
             )
             return func(*args, **kwargs)
-        slots = scope.functions.get(frame.path)
+        slots = hooked.functions.get(frame.path)
         if slots is None:
             return func(*args, **kwargs)
         inputs = slots.get((name, index, "input"))

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_nncf.hooks.calls import close_call, open_call
-from lightning_nncf.hooks.frames import SCOPE, Scope
+from lightning_nncf.hooks.frames import HOOKED, HookedModule
 from lightning_nncf.hooks.generated import is_generated, subclass
 from lightning_nncf.hooks.modes import LocalMode
 
@@ -27,23 +27,23 @@ def _owner_class(base: type) -> type:
 
     @functools.wraps(plain_forward)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        scope: Scope | None = self.__dict__.get(SCOPE)
-        if scope is None:
+        hooked: HookedModule | None = self.__dict__.get(HOOKED)
+        if hooked is None:
             return plain_forward(self, *args, **kwargs)
-        if not scope.frames or scope.frames[-1].mode is not None:
+        if not hooked.frames or hooked.frames[-1].mode is not None:
             # forward was called directly: no hook has opened a frame.
-            open_call(scope)
+            open_call(hooked)
             try:
-                return _run(plain_forward, scope, self, args, kwargs)
+                return _run(plain_forward, hooked, self, args, kwargs)
             finally:
-                close_call(scope).end()
-        return _run(plain_forward, scope, self, args, kwargs)
+                close_call(hooked).end()
+        return _run(plain_forward, hooked, self, args, kwargs)
 
     return subclass(base, forward, _rebuild)
 
 
-def _run(plain_forward: Any, scope: Scope, module: nn.Module, args: Any, kwargs: Any) -> Any:
-    frame = scope.frames[-1]
+def _run(plain_forward: Any, hooked: HookedModule, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    frame = hooked.frames[-1]
     frame.mode = mode = LocalMode(frame)
     with mode:
         return plain_forward(module, *args, **kwargs)

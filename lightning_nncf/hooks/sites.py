@@ -15,7 +15,7 @@ from lightning_nncf.graph.kinds import BATCH_NORMS, RECTIFIERS, kind_of
 from lightning_nncf.hooks.hook_site import HookSite
 from lightning_nncf.hooks.weight_sites import sites_of_reading
 
-__all__ = ["HookSite", "sites"]
+__all__ = ["sites"]
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)

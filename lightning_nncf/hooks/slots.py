@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightning_nncf.hooks.sites import HookSite
+from lightning_nncf.hooks.hook_site import HookSite
 
 __all__ = ["PREFIX", "Change", "SharedChange", "Slot", "is_heard", "is_inserted"]
 

@@ -1,4 +1,8 @@
-"""Operators: fake quantization, binarization, random masks."""
+"""Operators: fake quantization, binarization, random masks, as formulas, C++ and CUDA.
+
+Modules that algorithms insert call these; hooks call `data_ranges` and `rebuilding`, which spare work around them. This
+is the only room that knows `cuda_ops`. Nothing here knows a configuration, a graph or a hook.
+"""
 
 from __future__ import annotations
 

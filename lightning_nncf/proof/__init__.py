@@ -1,4 +1,9 @@
-"""Proof that exported files work: they are run, compared with PyTorch, timed, and their integer layers counted."""
+"""Proof that exported files work: they are run, compared with PyTorch, timed, and their integer layers counted.
+
+Callback and command line take `export_and_verify`, `verify_file` and their reports from the package itself. Every
+runtime works in a process of its own. Nothing here rewrites a file: what a runtime computes wrongly is found here, and
+written in another way by `lightning_nncf.export`.
+"""
 
 from __future__ import annotations
 

@@ -67,35 +67,6 @@ def _bounded(write: Callable[[nn.Parameter], None]) -> nn.Module:
     return nn.Sequential(layer, nn.ReLU(), nn.Linear(4, 4))
 
 
-class Revived(nn.Module):
-    """Writes one row of its weight in each second call in training."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 4, bias=False)
-        self.calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.layer.weight)
-        self.calls += self.training
-        if self.training and self.calls % 2 == 0:
-            with torch.no_grad():
-                self.layer.weight[1] = 0.5
-        return y
-
-
-class Seldom(nn.Linear):
-    """A layer that bounds its weight from its second call in training on."""
-
-    calls = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += self.training
-        if self.training and self.calls > 1:
-            _in_place(self.weight)
-        return F.linear(x, self.weight, self.bias)
-
-
 class Codebook(nn.Module):
     """A vector quantizer whose codes follow the data."""
 
@@ -179,44 +150,3 @@ def test_writes_before_the_forward_of_the_reader_reach_the_compressed_weight() -
     assert {site.key for site, _, _ in inserted(net)} == {"0.lnncf_weight", "2.lnncf_weight"}
     net(X)
     assert net[0].weight.abs().max() <= 0.1
-
-
-@pytest.mark.parametrize("algorithm", ["quantization", "n_m_sparsity"])
-def test_a_write_that_was_not_seen_in_the_capture_is_kept_with_a_warning(algorithm: str) -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(Revived(), nn.Linear(4, 4))
-    compress(net, {"compression": ALGORITHMS[algorithm]}, [X])
-    assert any(site.key == "0.layer.lnncf_weight" for site, _, _ in inserted(net))
-    net[0].calls = 0
-    before = net[0].layer.weight.detach().clone()
-    net.train()(X)
-    assert torch.equal(net[0].layer.weight, before)
-    with pytest.warns(UserWarning, match=r"forward of '0' wrote the weight 'weight', which it had not done when"):
-        net(X)
-    after = net[0].layer.weight.detach()
-    assert torch.equal(after[1], torch.full((4,), 0.5))
-    rows = torch.tensor([0, 2, 3])
-    assert not torch.equal(after, before)
-    assert (after[rows] - before[rows]).abs().max() <= before.abs().max()  # as the compressed weight had them
-    assert "weight" not in vars(net[0].layer)
-
-
-def test_a_layer_that_begins_to_bound_its_weight_keeps_the_bound() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(Seldom(4, 4), nn.Linear(4, 4))
-    compress(net, {"compression": ALGORITHMS["quantization"]}, [X])
-    net.train()(X)
-    with pytest.warns(UserWarning, match="wrote the weight"):
-        net(X)
-    assert net[0].weight.abs().max() <= 0.1
-    assert torch.allclose(net[0].weight.abs().max(), torch.tensor(0.1))
-
-
-def test_a_hook_of_a_plain_layer_that_writes_its_weight_later_is_kept() -> None:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-    compress(net, {"compression": ALGORITHMS["quantization"]}, [X])
-    net[1].register_forward_pre_hook(lambda module, args: _in_place(module.weight))
-    with pytest.warns(UserWarning, match="forward of '1' wrote the weight"):
-        net(X)
-    assert torch.allclose(net[1].weight.abs().max(), torch.tensor(0.1))

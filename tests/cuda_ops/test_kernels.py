@@ -9,7 +9,7 @@ from torch import Tensor
 
 import cuda_ops
 import lightning_nncf.ops  # noqa: F401  (defines the operators)
-from lightning_nncf.ops import binarization, masking, reference
+from lightning_nncf.ops import binarization, grids, masking, reference
 
 # The oracle of every compiled kernel is the formula in plain PyTorch.
 
@@ -146,7 +146,7 @@ def test_symmetric_is_the_formula(
     for quant_min, quant_max in ((-128, 127), (0, 255), (-2, 1)):
         settings = (s.positive, quant_min, quant_max, axis)
         ours, expected = ops.fake_quantize_symmetric(s.x, *settings), reference.fake_quantize_symmetric(s.x, *settings)
-        step, *_ = reference.symmetric_grid(s.positive if axis >= 0 else s.positive.reshape([]), quant_min, quant_max)
+        step, *_ = grids.symmetric_grid(s.positive if axis >= 0 else s.positive.reshape([]), quant_min, quant_max)
         assert_values(ours, expected, s.x, step)
         grad_x, grad_scale = ops.fake_quantize_symmetric_backward(s.grad, s.x, *settings)
         exact = reference.fake_quantize_symmetric_backward(
@@ -171,14 +171,14 @@ def test_asymmetric_is_the_formula(
         settings = (s.negative, s.positive, levels, axis)
         ours = ops.fake_quantize_asymmetric(s.x, *settings)
         ends = (s.negative, s.positive) if axis >= 0 else (s.negative.reshape([]), s.positive.reshape([]))
-        step, *_ = reference.asymmetric_grid(*ends, levels)
+        step, *_ = grids.asymmetric_grid(*ends, levels)
         assert_values(ours, reference.fake_quantize_asymmetric(s.x, *settings), s.x, step)
         grads = ops.fake_quantize_asymmetric_backward(s.grad, s.x, *settings)
         exact = reference.fake_quantize_asymmetric_backward(
             s.grad.double(), s.x.double(), s.negative.double(), s.positive.double(), levels, axis
         )
         assert torch.equal(grads[0], reference.fake_quantize_asymmetric_backward(s.grad, s.x, *settings)[0])
-        step, *_ = reference.asymmetric_grid(s.negative.double(), s.positive.double(), levels)
+        step, *_ = grids.asymmetric_grid(s.negative.double(), s.positive.double(), levels)
         terms = sums_of(s.grad.double().abs(), s.positive, axis)
         edges = on_edges(s, step, s.positive, axis) / (levels - 1)
         for ours, theirs in zip(grads[1:], exact[1:], strict=True):
@@ -273,7 +273,7 @@ def test_gradients_of_ranges_are_within_1e_5_of_float64(
     ops = torch.ops.lightning_nncf
     grad, x = s.grad.abs() + 0.5, s.x.abs()  # sums of one sign
     of_x = (lambda parameter: parameter.double()) if axis >= 0 else (lambda parameter: parameter.double().reshape([]))
-    step, low, high = reference.symmetric_grid(of_x(s.positive), -128, 127)
+    step, low, high = grids.symmetric_grid(of_x(s.positive), -128, 127)
     values = arranged(settled(x, step, low, high), layout)
     ours = ops.fake_quantize_symmetric_backward(grad, values, s.positive, -128, 127, axis)[1]
     exact = reference.fake_quantize_symmetric_backward(
@@ -282,7 +282,7 @@ def test_gradients_of_ranges_are_within_1e_5_of_float64(
     bulky = exact.abs() > 0.01 * sums_of(grad.double(), s.positive, axis)  # channels with values beyond the range
     assert bulky.any() or values.numel() < 10
     torch.testing.assert_close(ours.double()[bulky], exact[bulky], rtol=1e-5, atol=0)
-    step, _, low, high = reference.asymmetric_grid(of_x(s.negative), of_x(s.positive), 256)
+    step, _, low, high = grids.asymmetric_grid(of_x(s.negative), of_x(s.positive), 256)
     values = arranged(settled(x, step, low, high), layout)
     found = ops.fake_quantize_asymmetric_backward(grad, values, s.negative, s.positive, 256, axis)[1:]
     wanted = reference.fake_quantize_asymmetric_backward(

@@ -17,6 +17,7 @@ from lightning_nncf.algorithms.quantization.quantizers import Quantizer
 from lightning_nncf.export.formats import QuantizeDequantize
 from lightning_nncf.export.lowering import lower
 from lightning_nncf.export.marker import DOMAIN, OP_TYPE
+from lightning_nncf.export.onnx_graph import OnnxGraph
 from lightning_nncf.export.passes.storage import store_weights
 from lightning_nncf.export.passes.widening import widen_weights
 from tests.export.networks import for_weight
@@ -46,8 +47,12 @@ def _model(weight: Tensor, quantizer: Quantizer, *, integers: bool, opset: int) 
     )
     imports = [helper.make_opsetid("", opset), helper.make_opsetid(DOMAIN, 1)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=10)
-    bits = lower(model, {"fc": quantizer}, QuantizeDequantize()).weights
-    store_weights(model, bits, widen_weights(model, bits))
+    opened = OnnxGraph(model)
+    bits = lower(opened, {"fc": quantizer}, QuantizeDequantize()).weights
+    factors = widen_weights(opened, bits)
+    opened.sweep()
+    store_weights(opened, bits, factors)
+    opened.close()
     model.graph.output.append(helper.make_tensor_value_info("weight", TensorProto.FLOAT, list(weight.shape)))
     return model
 

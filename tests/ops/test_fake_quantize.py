@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric
-from lightning_nncf.ops.reference import asymmetric_grid, symmetric_grid
+from lightning_nncf.ops.grids import asymmetric_grid, symmetric_grid
 
 # The oracle: fake quantization in float64 NumPy, written from the definition in the float range.
 Array = NDArray[np.float64]

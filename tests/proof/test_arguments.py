@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 import lightning_nncf.callback.callback as callback_module
-import lightning_nncf.cli as cli_module
+import lightning_nncf.cli.commands as commands_module
 from lightning_nncf import NNCFCallback
 from lightning_nncf.cli import main
 from lightning_nncf.errors import ConfigError
@@ -71,8 +71,8 @@ def test_callback_refuses_what_the_proof_would(wrong: dict[str, Any]) -> None:
 
 
 def test_export_command_hands_the_arguments_of_the_proof_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_module, "open_checkpoint", lambda *_args, **_options: None)
-    monkeypatch.setattr(cli_module, "export_and_verify", lambda *_args, **options: _ask(**options))
+    monkeypatch.setattr(commands_module, "open_checkpoint", lambda *_args, **_options: None)
+    monkeypatch.setattr(commands_module, "export_and_verify", lambda *_args, **options: _ask(**options))
     with pytest.raises(_AskedError) as asked:
         main(
             [
@@ -114,7 +114,7 @@ def test_verify_command_ends_with_one_where_integers_are_required(
     residual: _Exported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     report = SimpleNamespace(table=lambda: "", proven=True, warnings=("1 of 2 quantized layers run in float",))
-    monkeypatch.setattr(cli_module, "verify_file", lambda *_args, **_options: report)
+    monkeypatch.setattr(commands_module, "verify_file", lambda *_args, **_options: report)
     main(["verify", str(residual[2])])
     with pytest.raises(SystemExit) as ended:
         main(["verify", str(residual[2]), "--require_int8", "true"])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
+from lightning_nncf.algorithms.pruning import description
 from lightning_nncf.algorithms.pruning.analysis import analyse
 from lightning_nncf.algorithms.pruning.config import FilterPruningConfig
 from lightning_nncf.algorithms.pruning.insertions import channelwise
@@ -18,7 +19,7 @@ from lightning_nncf.algorithms.pruning.masks import WeightMasks
 from lightning_nncf.algorithms.pruning.measured import learn_ranking, rate_for_latency
 from lightning_nncf.algorithms.pruning.ranking import Ranking
 from lightning_nncf.algorithms.pruning.rehearsal import rehearse
-from lightning_nncf.algorithms.pruning.removal import kept_entries, shrink
+from lightning_nncf.algorithms.pruning.removal import shrink
 from lightning_nncf.algorithms.pruning.scheduler import PruningScheduler
 from lightning_nncf.algorithms.pruning.selection import pruned_count
 from lightning_nncf.calibration import CalibrationData, adapt_batch_norm
@@ -252,59 +253,15 @@ class FilterPruning(Algorithm):
 
     def observations(self) -> dict[str, Tensor]:
         """Return filters per layer, and costs, before and after removal of what is masked."""
-        kept = kept_entries(self.groups, self.masks)
-        filters = [(m.name, m.dim) for group in self.groups.groups for m in group.filters]
-        now, full = self.ranking.cost(self.masks), self.ranking.full
-        return {
-            "filters_left": torch.tensor([int(kept[key].sum()) for key in filters]),
-            "filters_before": torch.tensor([kept[key].size for key in filters]),
-            "flops_left": torch.tensor([now.flops, full.flops], dtype=torch.float64),
-            "parameters_left": torch.tensor([now.parameters, full.parameters], dtype=torch.float64),
-        }
+        return description.observe(self.ranking, self.masks)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per convolution and linear layer: cost before, as computed now, and once masks are removed."""
-        sizes = {layer.weight: layer.shape for layer in self.ranking.costs}
-        dims = {m.name: m.dim for group in self.groups.groups for m in group.filters}
-        after, now = (self._counter(masks, sizes) for masks in (self.masks, self.present))
-        rows = []
-        for layer in self.ranking.costs:
-            dim = dims.get(layer.weight, 0)
-            left = int(after(layer.weight, dim))
-            full, present, pruned = layer.cost(), layer.cost(now), layer.cost(after)
-            rows.append(
-                {
-                    "place": layer.address,
-                    "kind": "filters",
-                    "parameter": layer.weight,
-                    "shape": "x".join(map(str, layer.shape)),
-                    "filters": layer.shape[dim],
-                    "filters_left": left,
-                    "pruning_ratio": 1 - left / layer.shape[dim],
-                    "flops": full.flops,
-                    "flops_now": present.flops,
-                    "flops_left": pruned.flops,
-                    "parameters": full.parameters,
-                    "parameters_now": present.parameters,
-                    "parameters_left": pruned.parameters,
-                    "reason": self.groups.excluded.get(layer.weight, ""),
-                }
-            )
-        return rows
+        return description.rows(self.ranking, self.masks, self.present)
 
     def summary(self) -> list[str]:
         """Say what can be pruned, and what cannot and why."""
-        layers = sum(len(group.filters) for group in self.groups.groups)
-        units = sum(group.units for group in self.groups.groups)
-        lines = [
-            f"Filter pruning: {units:,} independent filters in {len(self.groups.groups)} groups of {layers} layers"
-        ]
-        lines += [f"Filter pruning leaves {name} whole: {reason}" for name, reason in self.groups.excluded.items()]
-        return lines
-
-    def _counter(self, masks: Sequence[Tensor], sizes: Mapping[str, Sequence[int]]) -> Any:
-        kept = {key: int(entry.sum()) for key, entry in kept_entries(self.groups, masks).items()}
-        return lambda name, dim: kept.get((name, dim), sizes[name][dim])
+        return description.summary(self.groups)
 
     # State ------------------------------------------------------------------------------------------------------------
 

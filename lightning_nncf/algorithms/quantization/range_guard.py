@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_nncf.algorithms.quantization.initialization.range_floor import LEAST
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer
+from lightning_nncf.algorithms.quantization.range_floor import LEAST
 
 __all__ = ["RangeGuard"]
 

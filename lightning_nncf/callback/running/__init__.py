@@ -1,4 +1,5 @@
 """A LightningModule's network outside of the training loop: alone, or by its steps with stand-ins for the Trainer.
 
-What a step changes is noted and put back. Where batches come from is not known here.
+`steps` runs, `snapshot` notes what a step changes and puts it back, `stand_ins` is what a step finds instead of loggers
+and optimizers. Where batches come from is not known here.
 """

@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 
 __all__ = ["FoldedBatchNorms", "fold_batch_norms", "scale_channels"]
 
@@ -32,16 +32,15 @@ class FoldedBatchNorms:
     left: tuple[str, ...] = ()
 
 
-def fold_batch_norms(model: onnx.ModelProto) -> FoldedBatchNorms:
-    """Fold every BatchNormalization behind a convolution or Gemm with a dequantized constant weight, in place.
+def fold_batch_norms(graph: OnnxGraph) -> FoldedBatchNorms:
+    """Fold every BatchNormalization behind a convolution or Gemm with a dequantized constant weight.
 
     Args:
-        model: Model with ``DequantizeLinear`` weights.
+        graph: Graph with ``DequantizeLinear`` weights.
 
     Returns:
         What was folded and what was not.
     """
-    graph = OnnxGraph(model)
     folded, left = 0, []
     shared: dict[tuple[str, ...], tuple[str, str]] = {}
     for norm in [node for node in graph.nodes if node.op_type == "BatchNormalization"]:
@@ -60,7 +59,6 @@ def fold_batch_norms(model: onnx.ModelProto) -> FoldedBatchNorms:
             folded += 1
         else:
             left.append(f"{norm.name}: {reason}")
-    graph.close()
     return FoldedBatchNorms(folded=folded, left=tuple(left))
 
 
@@ -122,19 +120,14 @@ def _fold(
     new_bias = graph.add_constant(f"{name}/folded_bias", (beta + (bias - mean) * factor).astype(np.float32))
     shared[key] = (weight, new_bias)
     new_producer = _behind(producer, norm, weight, new_bias)
-    # The weight is unfolded where others share it, so its own node stays; `close` drops it when unused.
+    # The weight is unfolded where others share it, so its own node stays until a sweep finds it unused.
     graph.replace_all([(producer, [new_dequantize, new_producer]), (norm, [])])
     return None
 
 
 def _behind(producer: onnx.NodeProto, norm: onnx.NodeProto, weight: str, bias: str) -> onnx.NodeProto:
     """Return a layer like another with folded weight and bias, in the place of the batch norm behind it."""
-    folded = onnx.NodeProto()
-    folded.CopyFrom(producer)
-    del folded.input[1:]
-    folded.input.extend([weight, bias])
-    folded.output[0] = norm.output[0]
-    return folded
+    return rewired(producer, inputs={1: weight, 2: bias}, outputs={0: norm.output[0]})
 
 
 def _channel_axis(node: onnx.NodeProto) -> int | None:

@@ -7,10 +7,9 @@ layer at the end of a network never.
 from __future__ import annotations
 
 import numpy as np
-import onnx
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.onnx_graph import OnnxGraph, rewired
 from lightning_nncf.export.passes.biased_layers import BiasedLayer, biased_layers
 
 __all__ = ["quantize_biases"]
@@ -18,19 +17,18 @@ __all__ = ["quantize_biases"]
 _LIMITS = np.iinfo(np.int32)
 
 
-def quantize_biases(model: onnx.ModelProto) -> int:
+def quantize_biases(graph: OnnxGraph) -> int:
     """Write the constant bias of every Conv, Gemm, and MatMul with an Add, between dequantized inputs as int32.
 
     Its scale is the product of the scales of input and weight, as in the accumulator of the integer product, so the
     rounding is far below one level of any activation.
 
     Args:
-        model: Model with ``DequantizeLinear`` inputs and weights, changed in place.
+        graph: Graph with ``DequantizeLinear`` inputs and weights.
 
     Returns:
         How many biases were written.
     """
-    graph = OnnxGraph(model)
     replacements = []
     for found in biased_layers(graph):
         scale = np.broadcast_to(found.step, found.bias.shape)
@@ -42,13 +40,9 @@ def quantize_biases(model: onnx.ModelProto) -> int:
             graph.add_constant(f"{name}/integers", integers.astype(np.int32)),
             graph.add_constant(f"{name}/scale", scale.astype(np.float32)),
         ]
-        layer = onnx.NodeProto()
-        layer.CopyFrom(found.node)
-        layer.input[found.port] = name
         dequantize = helper.make_node("DequantizeLinear", inputs, [name], name=f"{name}/DequantizeLinear", axis=0)
-        replacements.append((found.node, [dequantize, layer]))
+        replacements.append((found.node, [dequantize, rewired(found.node, inputs={found.port: name})]))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)
 
 

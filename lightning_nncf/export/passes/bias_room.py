@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 
 __all__ = ["make_room_for_biases"]
 
@@ -22,16 +22,15 @@ _ROOM_TO_WIDEN = 2.0**24
 """The integers of weights this narrow are multiplied afterwards, by up to 64."""
 
 
-def make_room_for_biases(model: onnx.ModelProto) -> int:
+def make_room_for_biases(graph: OnnxGraph) -> int:
     """Raise the scales of weights, channel by channel, to where the biases of their layers fit 32 bits.
 
     Args:
-        model: Model with ``DequantizeLinear`` weights in 8-bit initializers, changed in place.
+        graph: Graph with ``DequantizeLinear`` weights in 8-bit initializers.
 
     Returns:
         How many channels were changed.
     """
-    graph = OnnxGraph(model)
     replacements = []
     changed = 0
     for node in graph.nodes:
@@ -54,17 +53,12 @@ def make_room_for_biases(model: onnx.ModelProto) -> int:
         point = np.broadcast_to(np.asarray(graph.constant(node.input[2])).reshape(-1), own.shape)
         zero = point.astype(np.float64).reshape(shape)
         moved = np.rint((integers - zero) * (own / wide).reshape(shape)) + zero
-        reader = onnx.NodeProto()
-        reader.CopyFrom(node)
-        reader.input[0] = graph.add_constant(f"{node.input[0]}/room", moved.astype(integers.dtype))
-        reader.input[1] = graph.add_constant(f"{node.input[1]}/room", wide)
-        reader.input[2] = graph.add_constant(f"{node.input[2]}/room", point.astype(integers.dtype))
-        del reader.attribute[:]
-        reader.attribute.append(onnx.helper.make_attribute("axis", axis))
+        values = (moved.astype(integers.dtype), wide, point.astype(integers.dtype))
+        inputs = {port: graph.add_constant(f"{node.input[port]}/room", value) for port, value in enumerate(values)}
+        reader = rewired(node, inputs=inputs, attributes=[onnx.helper.make_attribute("axis", axis)])
         replacements.append((node, [reader]))
         changed += int(np.sum(least > own))
     graph.replace_all(replacements)
-    graph.close()
     return changed
 
 

@@ -6,24 +6,23 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.onnx_graph import OnnxGraph, rewired
 
 __all__ = ["merge_clips"]
 
 
-def merge_clips(model: onnx.ModelProto) -> int:
-    """Let the clip of integers behind a quantizer do what a clip of floats in front of it does (ReLU6), in place.
+def merge_clips(graph: OnnxGraph) -> int:
+    """Let the clip of integers behind a quantizer do what a clip of floats in front of it does (ReLU6).
 
     Rounding never changes an order, so the integers are the same. Quantizers without a clip of integers are left alone:
     OpenVINO would run their layers in float with one.
 
     Args:
-        model: Model with ``QuantizeLinear`` nodes.
+        graph: Graph with ``QuantizeLinear`` nodes.
 
     Returns:
         How many clips were merged.
     """
-    graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     for node in graph.nodes:
         if node.op_type != "QuantizeLinear":
@@ -39,16 +38,15 @@ def merge_clips(model: onnx.ModelProto) -> int:
             np.clip(np.rint(bound.astype(np.float64) / scale) + zero_point, *integers).astype(zero_point.dtype)
             for bound in floats
         )
-        quantize, clip = onnx.NodeProto(), onnx.NodeProto()
-        quantize.CopyFrom(node)
-        quantize.input[0] = before.input[0]
-        clip.CopyFrom(behind)
-        clip.input[1], clip.input[2] = (
-            graph.add_constant(f"{clip.name}/{end}", np.asarray(value)) for end, value in (("low", low), ("high", high))
-        )
-        replacements += [(node, [quantize]), (behind, [clip])]
+        bounds = {
+            port: graph.add_constant(f"{behind.name}/{end}", np.asarray(value))
+            for port, end, value in ((1, "low", low), (2, "high", high))
+        }
+        replacements += [
+            (node, [rewired(node, inputs={0: before.input[0]})]),
+            (behind, [rewired(behind, inputs=bounds)]),
+        ]
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements) // 2
 
 

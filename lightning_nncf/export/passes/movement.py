@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.onnx_graph import OnnxGraph, rewired
 
 __all__ = ["repeat_quantizers"]
 
@@ -18,20 +18,19 @@ _COMPUTING = frozenset({"Add", "AveragePool", "Conv", "ConvTranspose", "Gemm", "
 """Ops that ONNX Runtime runs in integers when their inputs come from a ``DequantizeLinear``."""
 
 
-def repeat_quantizers(model: onnx.ModelProto) -> int:
-    """Write the quantizer of a tensor again behind ops that only move its values, in place.
+def repeat_quantizers(graph: OnnxGraph) -> int:
+    """Write the quantizer of a tensor again behind ops that only move its values.
 
     ONNX Runtime computes a convolution in integers if a ``DequantizeLinear`` stands right before it. Behind a
     concatenation or a split it does not, although the values still lie on the same grid; quantizing them once more with
     the same scale changes nothing and shows it.
 
     Args:
-        model: Model with ``QuantizeLinear`` and ``DequantizeLinear``.
+        graph: Graph with ``QuantizeLinear`` and ``DequantizeLinear``.
 
     Returns:
         How many tensors were quantized again.
     """
-    graph = OnnxGraph(model)
     grids = {
         node.output[0]: (node.input[1], node.input[2])
         for node in graph.nodes
@@ -46,21 +45,20 @@ def repeat_quantizers(model: onnx.ModelProto) -> int:
         if any(grid is None or not _same(graph, grid, found[0]) for grid in found) or found[0] is None:
             continue
         scale, zero_point = found[0]
-        moved, new = onnx.NodeProto(), []
-        moved.CopyFrom(node)
+        moved: dict[int, str] = {}
+        new: list[onnx.NodeProto] = []
         for index, name in enumerate(node.output):
             if not _helps(graph, name):
                 continue
-            moved.output[index] = f"{name}/moved"
+            moved[index] = f"{name}/moved"
             new += [
                 _linear("QuantizeLinear", f"{name}/moved", f"{name}/requantized", scale, zero_point),
                 _linear("DequantizeLinear", f"{name}/requantized", name, scale, zero_point),
             ]
             grids[name] = (scale, zero_point)
         if new:
-            replacements.append((node, [moved, *new]))
+            replacements.append((node, [rewired(node, outputs=moved), *new]))
     graph.replace_all(replacements)
-    graph.close()
     return sum(len(new) // 2 for _, new in replacements)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 from lightning_nncf.export.passes.sources import MOVING, SCALING, is_activation_dequantize, quantized_source, shield
 
 __all__ = ["rewrite_average_pools"]
@@ -26,16 +26,15 @@ __all__ = ["rewrite_average_pools"]
 _SHIFTING = frozenset({"Add", "Sub"})
 
 
-def rewrite_average_pools(model: onnx.ModelProto) -> int:
-    """Write average pools whose padding counts so that every runtime computes them rightly, in place.
+def rewrite_average_pools(graph: OnnxGraph) -> int:
+    """Write average pools whose padding counts so that every runtime computes them rightly.
 
     Args:
-        model: Model with ``QuantizeLinear`` and ``DequantizeLinear``.
+        graph: Graph with ``QuantizeLinear`` and ``DequantizeLinear``.
 
     Returns:
         How many were written anew.
     """
-    graph = OnnxGraph(model)
     replacements = []
     for node in graph.nodes:
         if node.op_type == "AveragePool" and attribute(node, "auto_pad", "NOTSET") in ("NOTSET", "VALID"):
@@ -43,7 +42,6 @@ def rewrite_average_pools(model: onnx.ModelProto) -> int:
             if new:
                 replacements.append((node, new))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)
 
 
@@ -64,15 +62,9 @@ def _rewritten(graph: OnnxGraph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
         new, pooled = [], source
     else:
         return []
-    pool = onnx.NodeProto()
-    pool.CopyFrom(node)
-    pool.input[0] = pooled
-    kept = [
-        item for item in pool.attribute if item.name != "count_include_pad" and not (widths and item.name == "pads")
-    ]
-    del pool.attribute[:]
-    pool.attribute.extend(kept)
-    return [*new, pool]
+    done_before = ("count_include_pad", "pads") if widths else ("count_include_pad",)
+    kept = [item for item in node.attribute if item.name not in done_before]
+    return [*new, rewired(node, inputs={0: pooled}, attributes=kept)]
 
 
 def _has_zero_point(graph: OnnxGraph, name: str) -> bool:

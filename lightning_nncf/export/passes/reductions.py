@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 from lightning_nncf.export.passes.sources import (
     MOVING,
     SCALING,
@@ -32,20 +32,19 @@ _SUMS = frozenset({"Einsum", "GlobalAveragePool", "ReduceMean", "ReduceSum"})
 _EXTREMA = frozenset({"ReduceMax", "ReduceMin"})
 
 
-def rewrite_reductions(model: onnx.ModelProto) -> int:
-    """Write reductions beside quantizers so that every runtime computes them rightly, in place.
+def rewrite_reductions(graph: OnnxGraph) -> int:
+    """Write reductions beside quantizers so that every runtime computes them rightly.
 
     Args:
-        model: Model with ``QuantizeLinear`` and ``DequantizeLinear``.
+        graph: Graph with ``QuantizeLinear`` and ``DequantizeLinear``.
 
     Returns:
         How many reductions were written anew.
     """
-    graph = OnnxGraph(model)
     wanted = [node for node in graph.nodes if _is_sum(graph, node) or _is_extremum(graph, node)]
     if not wanted:
         return 0
-    types = _types(model)
+    types = graph.shapes(inferred=True)
     replacements = []
     for node in wanted:
         kind = types.get(node.input[0])
@@ -56,7 +55,6 @@ def rewrite_reductions(model: onnx.ModelProto) -> int:
         if new:
             replacements.append((node, new))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)
 
 
@@ -72,17 +70,9 @@ def _is_extremum(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
     return reaches_quantizer(graph, node.output[0])
 
 
-def _types(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    infos = [*inferred.value_info, *inferred.input, *inferred.output]
-    return {info.name: info.type.tensor_type for info in infos}
-
-
 def _shielded(graph: OnnxGraph, node: onnx.NodeProto) -> list[onnx.NodeProto]:
     """Return an extremum with a shield behind it."""
-    name, bare = node.name or node.output[0], onnx.NodeProto()
-    bare.CopyFrom(node)
-    bare.output[0] = f"{node.output[0]}/reduced"
+    name, bare = node.name or node.output[0], rewired(node, outputs={0: f"{node.output[0]}/reduced"})
     return [bare, shield(graph, bare.output[0], node.output[0], name)]
 
 
@@ -90,9 +80,7 @@ def _sum(graph: OnnxGraph, node: onnx.NodeProto, rank: int | None) -> list[onnx.
     """Return a mean or a sum of three dimensions over four; nothing where it is right as it is."""
     name, source, output = node.name or node.output[0], node.input[0], node.output[0]
     if rank is None or node.op_type == "Einsum":
-        plain = onnx.NodeProto()
-        plain.CopyFrom(node)
-        plain.input[0] = f"{name}/shielded"
+        plain = rewired(node, inputs={0: f"{name}/shielded"})
         return [shield(graph, source, plain.input[0], name), plain]
     axes = _axes(graph, node, rank)
     if rank != 3 or axes is None or 0 in axes:
@@ -101,9 +89,7 @@ def _sum(graph: OnnxGraph, node: onnx.NodeProto, rank: int | None) -> list[onnx.
     keeps = node.op_type == "GlobalAveragePool" or bool(attribute(node, "keepdims", 1))
     result = f"{output}/of_four" if keeps else output
     wide = helper.make_node("Unsqueeze", [source, last], [f"{name}/unsqueezed"], name=f"{name}/Unsqueeze")
-    reduced = onnx.NodeProto()
-    reduced.CopyFrom(node)
-    reduced.input[0], reduced.output[0] = wide.output[0], result
+    reduced = rewired(node, inputs={0: wide.output[0]}, outputs={0: result})
     if node.op_type != "GlobalAveragePool":
         _set_axes(graph, reduced, [*axes, 3], name)
     new = [wide, reduced]

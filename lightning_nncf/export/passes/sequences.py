@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 
 __all__ = ["end_sequences"]
 
@@ -17,18 +17,17 @@ _LENGTHS = 4
 """The lengths among the inputs of a recurrent layer."""
 
 
-def end_sequences(model: onnx.ModelProto) -> int:
-    """Write zeros behind the end of each sequence once more, in place.
+def end_sequences(graph: OnnxGraph) -> int:
+    """Write zeros behind the end of each sequence once more.
 
     A recurrent layer gives zeros there itself, but not in OpenVINO (2026.4, float files too).
 
     Args:
-        model: The model.
+        graph: The graph.
 
     Returns:
         How many layers get it.
     """
-    graph = OnnxGraph(model)
     replacements = []
     for node in graph.nodes:
         given = node.op_type in ("GRU", "LSTM", "RNN") and len(node.input) > _LENGTHS and node.input[_LENGTHS]
@@ -36,9 +35,7 @@ def end_sequences(model: onnx.ModelProto) -> int:
         if not given or attribute(node, "layout", 0) or not node.output[0]:
             continue
         name = node.name or node.output[0]
-        layer = onnx.NodeProto()
-        layer.CopyFrom(node)
-        layer.output[0] = f"{node.output[0]}/whole"
+        whole = f"{node.output[0]}/whole"
         values: dict[str, NDArray[Any]] = {
             "zero": np.array(0, np.int64),
             "one": np.array(1, np.int64),
@@ -55,8 +52,8 @@ def end_sequences(model: onnx.ModelProto) -> int:
             (
                 node,
                 [
-                    layer,
-                    make("Shape", [layer.output[0]], "shape"),
+                    rewired(node, outputs={0: whole}),
+                    make("Shape", [whole], "shape"),
                     make("Gather", [f"{name}/shape", constants["zero"]], "steps"),
                     make("Range", [constants["zero"], f"{name}/steps", constants["one"]], "times"),
                     make("Unsqueeze", [f"{name}/times", constants["time"]], "rows"),
@@ -65,7 +62,7 @@ def end_sequences(model: onnx.ModelProto) -> int:
                     make("Unsqueeze", [f"{name}/before_end", constants["around"]], "mask"),
                     helper.make_node(
                         "Where",
-                        [f"{name}/mask", layer.output[0], constants["nothing"]],
+                        [f"{name}/mask", whole, constants["nothing"]],
                         [node.output[0]],
                         name=f"{name}/Where",
                     ),
@@ -73,5 +70,4 @@ def end_sequences(model: onnx.ModelProto) -> int:
             )
         )
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)

@@ -9,10 +9,9 @@ int8.
 from __future__ import annotations
 
 import numpy as np
-import onnx
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.onnx_graph import OnnxGraph, rewired
 from lightning_nncf.export.passes.sources import is_activation_dequantize
 
 __all__ = ["sign_activations"]
@@ -20,16 +19,15 @@ __all__ = ["sign_activations"]
 _MIDDLE = 128
 
 
-def sign_activations(model: onnx.ModelProto) -> int:
-    """Quantize signed activations to int8 before transposed convolutions and products of activations, in place.
+def sign_activations(graph: OnnxGraph) -> int:
+    """Quantize signed activations to int8 before transposed convolutions and products of activations.
 
     Args:
-        model: Model with ``DequantizeLinear`` inputs and weights.
+        graph: Graph with ``DequantizeLinear`` inputs and weights.
 
     Returns:
         How many layers have a signed input now.
     """
-    graph = OnnxGraph(model)
     replacements = []
     for node in graph.nodes:
         before = graph.producer(node.input[0]) if node.op_type in ("ConvTranspose", "MatMul") else None
@@ -45,18 +43,15 @@ def sign_activations(model: onnx.ModelProto) -> int:
             continue
         name = f"{node.name or node.output[0]}/signed"
         grid = (before.input[1], graph.add_constant(f"{name}/zero_point", np.array(0, np.int8)))
-        layer = onnx.NodeProto()
-        layer.CopyFrom(node)
-        layer.input[0] = f"{name}/dequantized"
+        signed = f"{name}/dequantized"
         new = [
             helper.make_node(
                 "QuantizeLinear", [node.input[0], *grid], [f"{name}/integers"], name=f"{name}/QuantizeLinear"
             ),
             helper.make_node(
-                "DequantizeLinear", [f"{name}/integers", *grid], [layer.input[0]], name=f"{name}/DequantizeLinear"
+                "DequantizeLinear", [f"{name}/integers", *grid], [signed], name=f"{name}/DequantizeLinear"
             ),
         ]
-        replacements.append((node, [*new, layer]))
+        replacements.append((node, [*new, rewired(node, inputs={0: signed})]))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)

@@ -28,7 +28,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 
 __all__ = ["FIRST_OPSET", "StoredWeight", "float_weights", "pack_nibbles", "packed", "store_weights"]
 
@@ -57,21 +57,17 @@ class StoredWeight:
     reason: str
 
 
-def store_weights(
-    model: onnx.ModelProto, bits: Mapping[str, int], factors: Mapping[str, int]
-) -> tuple[StoredWeight, ...]:
-    """Store the integers of every quantized weight in the smallest type that keeps its layer's speed, in place.
+def store_weights(graph: OnnxGraph, bits: Mapping[str, int], factors: Mapping[str, int]) -> tuple[StoredWeight, ...]:
+    """Store the integers of every quantized weight in the smallest type that keeps its layer's speed.
 
     Args:
-        model: Model with ``DequantizeLinear`` weights in 8-bit initializers.
+        graph: Graph with ``DequantizeLinear`` weights in 8-bit initializers.
         bits: Label of each weight quantizer to its bits.
         factors: What the integers of an initializer were multiplied by when they were widened; default: 1.
 
     Returns:
         One entry per initializer.
     """
-    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
-    graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     stored: dict[str, StoredWeight] = {}
     for node in graph.nodes:
@@ -82,7 +78,7 @@ def store_weights(
         integers, readers = np.asarray(graph.constant(name)), graph.consumers(name)
         factor = factors.get(name, 1)
         nibbles = _nibbles(integers // factor, node, graph)
-        kept = _kept(nibbles, bits[label], opset)
+        kept = _kept(nibbles, bits[label], graph.opset)
         why_cast = _why_cast(graph, readers)
         if kept is not None or nibbles is None:
             cast, reason, size, kind = False, kept or "", integers.size, integers.dtype.name
@@ -99,18 +95,16 @@ def store_weights(
             reason=reason,
         )
     graph.replace_all(replacements)
-    graph.close()
     return tuple(stored.values())
 
 
-def float_weights(model: onnx.ModelProto, bits: Mapping[str, int]) -> tuple[StoredWeight, ...]:
+def float_weights(graph: OnnxGraph, bits: Mapping[str, int]) -> tuple[StoredWeight, ...]:
     """List the weights that stand before a ``FakeQuantize``, which takes floats.
 
     Args:
-        model: Model with ``FakeQuantize`` weights.
+        graph: Graph with ``FakeQuantize`` weights.
         bits: Label of each weight quantizer to its bits.
     """
-    graph = OnnxGraph(model)
     sizes = {
         node.name.removesuffix("/FakeQuantize"): np.asarray(graph.constant(node.input[0])).nbytes
         for node in graph.nodes
@@ -252,14 +246,12 @@ def _pack(
         source = before[-1].output[0]
     replacements = []
     for node in readers:
-        reader = onnx.NodeProto()
-        reader.CopyFrom(node)
-        reader.input[0] = source
+        inputs = {0: source}
         if not cast:
             shape = np.asarray(graph.constant(node.input[1])).shape
             points = np.broadcast_to(-offset.reshape(-1 if shape else ()), shape)
-            reader.input[2] = graph.add_tensor(f"{name}/zero_point", packed(points, signed=signed))
-        replacements.append((node, [*before, reader]))
+            inputs[2] = graph.add_tensor(f"{name}/zero_point", packed(points, signed=signed))
+        replacements.append((node, [*before, rewired(node, inputs=inputs)]))
         before = []
     return replacements
 

@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 
 __all__ = ["fold_transposes"]
 
 
-def fold_transposes(model: onnx.ModelProto) -> int:
-    """Move a Transpose of a dequantized constant into its integers, in place.
+def fold_transposes(graph: OnnxGraph) -> int:
+    """Move a Transpose of a dequantized constant into its integers.
 
     Exporters write a linear layer as MatMul with a transposed weight; runtimes look for the DequantizeLinear right
     before the MatMul. A weight that is also read as it is, as the table of an embedding tied to the layer, is stored
@@ -24,12 +24,11 @@ def fold_transposes(model: onnx.ModelProto) -> int:
     on integers behind such a node, so the node goes to the others, if these only look rows up.
 
     Args:
-        model: Model with ``DequantizeLinear`` weights.
+        graph: Graph with ``DequantizeLinear`` weights.
 
     Returns:
         How many were moved.
     """
-    graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     readers: Counter[str] = Counter()
     turned: dict[tuple[str, tuple[int, ...]], str] = {}
@@ -66,7 +65,6 @@ def fold_transposes(model: onnx.ModelProto) -> int:
         )
         replacements.append((node, new))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)
 
 
@@ -81,9 +79,7 @@ def _is_looked_up_too(graph: OnnxGraph, source: onnx.NodeProto, order: Sequence[
 def _turned_back(source: onnx.NodeProto, integers: str, order: Sequence[int]) -> list[onnx.NodeProto]:
     """Return what replaces a DequantizeLinear whose integers are stored transposed."""
     name = source.name.removesuffix("/DequantizeLinear")
-    reader = onnx.NodeProto()
-    reader.CopyFrom(source)
-    reader.input[0] = f"{name}/integers_in_rows"
+    reader = rewired(source, inputs={0: f"{name}/integers_in_rows"})
     back = [int(axis) for axis in np.argsort(order)]
     turn = helper.make_node("Transpose", [integers], [reader.input[0]], name=f"{name}/Transpose", perm=back)
     return [turn, reader]

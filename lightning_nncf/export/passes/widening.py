@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.onnx_graph import OnnxGraph, rewired
 
 __all__ = ["widen_weights"]
 
@@ -25,20 +25,19 @@ _SUM = 32767
 """Largest sum of two products that a processor without VNNI holds before it saturates."""
 
 
-def widen_weights(model: onnx.ModelProto, labels: Iterable[str]) -> dict[str, int]:
+def widen_weights(graph: OnnxGraph, labels: Iterable[str]) -> dict[str, int]:
     """Multiply the integers of narrow weights by as large a power of two as keeps sums of two products in 16 bits.
 
     Only weights of layers that compute on integers are touched: each reader of the integers dequantizes them for layers
     whose other input is dequantized too.
 
     Args:
-        model: Model with ``DequantizeLinear`` weights in 8-bit initializers, changed in place.
+        graph: Graph with ``DequantizeLinear`` weights in 8-bit initializers.
         labels: Labels of the weight quantizers, which the nodes are named after.
 
     Returns:
         The factor of each initializer that was changed.
     """
-    graph = OnnxGraph(model)
     starts = tuple(f"{label}/" for label in labels)
     names = dict.fromkeys(
         node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear" and node.name.startswith(starts)
@@ -55,14 +54,10 @@ def widen_weights(model: onnx.ModelProto, labels: Iterable[str]) -> dict[str, in
         wide = graph.add_constant(f"{name}/wide", integers * np.int8(factor))
         factors[wide] = factor
         for node in readers:
-            reader = onnx.NodeProto()
-            reader.CopyFrom(node)
-            reader.input[0] = wide
             scale = np.asarray(graph.constant(node.input[1])) / np.float32(factor)
-            reader.input[1] = graph.add_constant(f"{node.input[1]}/wide", scale)
-            replacements.append((node, [reader]))
+            finer = graph.add_constant(f"{node.input[1]}/wide", scale)
+            replacements.append((node, [rewired(node, inputs={0: wide, 1: finer})]))
     graph.replace_all(replacements)
-    graph.close()
     return factors
 
 

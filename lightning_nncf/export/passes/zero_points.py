@@ -7,25 +7,24 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
 from lightning_nncf.export.passes.storage import packed
 
 __all__ = ["own_zero_points", "several_zero_points", "spread_zero_points"]
 
 
-def spread_zero_points(model: onnx.ModelProto) -> int:
-    """Write the one zero point of a weight that alone is quantized once per output channel, in place.
+def spread_zero_points(graph: OnnxGraph) -> int:
+    """Write the one zero point of a weight that alone is quantized once per output channel.
 
     OpenVINO before 2025.3 takes the one number for as many as there are channels, and multiplies by what lies behind it
     in memory (fully connected layers, weights of 4 and of 8 bits).
 
     Args:
-        model: Model with ``DequantizeLinear`` weights.
+        graph: Graph with ``DequantizeLinear`` weights.
 
     Returns:
         How many weights have more zero points than before.
     """
-    graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     for node in graph.nodes:
         if node.op_type != "DequantizeLinear" or len(node.input) < 3:
@@ -51,7 +50,6 @@ def spread_zero_points(model: onnx.ModelProto) -> int:
         )
         replacements.append((node, [new]))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)
 
 
@@ -74,18 +72,17 @@ def _add_points(graph: OnnxGraph, name: str, points: NDArray[np.int64], dtype: n
     return graph.add_tensor(name, packed(points, signed=bool((points < 0).any())))
 
 
-def own_zero_points(model: onnx.ModelProto) -> int:
-    """Give every ``DequantizeLinear`` in front of a sum a zero point that no other one reads, in place.
+def own_zero_points(graph: OnnxGraph) -> int:
+    """Give every ``DequantizeLinear`` in front of a sum a zero point that no other one reads.
 
     OpenVINO (2026.4) multiplies the zero point itself by the number of elements summed, for all of its readers.
 
     Args:
-        model: Model with ``DequantizeLinear`` activations.
+        graph: Graph with ``DequantizeLinear`` activations.
 
     Returns:
         How many zero points were written again.
     """
-    graph = OnnxGraph(model)
     replacements: list[tuple[onnx.NodeProto, list[onnx.NodeProto]]] = []
     for node in graph.nodes:
         if node.op_type != "DequantizeLinear" or len(node.input) < 3:
@@ -95,22 +92,19 @@ def own_zero_points(model: onnx.ModelProto) -> int:
         others = [reader for reader in graph.consumers(node.input[2]) if reader is not node]
         if zero_point is None or not summed or not any(reader.op_type == "DequantizeLinear" for reader in others):
             continue
-        own = onnx.NodeProto()
-        own.CopyFrom(node)
-        own.input[2] = graph.add_constant(f"{node.name}/zero_point", zero_point)
-        replacements.append((node, [own]))
+        own = graph.add_constant(f"{node.name}/zero_point", zero_point)
+        replacements.append((node, [rewired(node, inputs={2: own})]))
     graph.replace_all(replacements)
-    graph.close()
     return len(replacements)
 
 
-def several_zero_points(model: onnx.ModelProto) -> list[str]:
+def several_zero_points(graph: OnnxGraph) -> tuple[str, ...]:
     """Return the names of convolutions on integers whose weight has several zero points.
 
-    >>> several_zero_points(onnx.ModelProto())
-    []
+    >>> several_zero_points(OnnxGraph(onnx.ModelProto()))
+    ()
     """
-    graph, found = OnnxGraph(model), []
+    found = []
     for node in graph.nodes:
         if node.op_type != "Conv":
             continue
@@ -120,4 +114,4 @@ def several_zero_points(model: onnx.ModelProto) -> list[str]:
         points = graph.constant(weight.input[2]) if len(weight.input) > 2 else None
         if points is not None and len(np.unique(points.astype(np.int64))) > 1:
             found.append(node.name or node.output[0])
-    return found
+    return tuple(found)

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from lightning_nncf import compress
-from lightning_nncf.algorithms.quantization.initialization.range_floor import LEAST
 from lightning_nncf.algorithms.quantization.learning import RangeLearning
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
+from lightning_nncf.algorithms.quantization.range_floor import LEAST
 from lightning_nncf.algorithms.quantization.range_guard import RangeGuard
 
 

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from lightning_nncf.export import export_onnx
+from lightning_nncf.export.onnx_graph import OnnxGraph
 from lightning_nncf.export.passes.widening import widen_weights
 from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
 from lightning_nncf.proof.int8_layers import count_int8_layers
@@ -65,7 +66,9 @@ def test_integers_grow_as_far_as_sums_of_two_products_fit(
     weight: np.ndarray, highest_input: int | None, factor: int
 ) -> None:
     model = _layer(weight, highest_input=highest_input)
-    factors = widen_weights(model, ["fc"])
+    graph = OnnxGraph(model)
+    factors = widen_weights(graph, ["fc"])
+    graph.close()
     assert list(factors.values()) == ([] if factor == 1 else [factor])
     constants = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     reader = next(node for node in model.graph.node if node.name == "fc/DequantizeLinear")

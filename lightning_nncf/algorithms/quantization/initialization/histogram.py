@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_nncf.calibration.reduce import Reduce
+from lightning_nncf.calibration import Reduce
 
 __all__ = ["FloatHistogram", "exact_median_and_deviation", "reduce_histograms"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
-from lightning_nncf.algorithms.quantization.initialization.range_floor import RangeFloor
+from lightning_nncf.algorithms.quantization.range_floor import RangeFloor
 from lightning_nncf.config.algorithm import BatchNormAdaptationConfig
 from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
 from lightning_nncf.config.problems import ConfigProblemsError, Problem

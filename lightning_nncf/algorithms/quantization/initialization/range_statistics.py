@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_nncf.calibration.reduce import Reduce
+from lightning_nncf.calibration import Reduce
 
 __all__ = ["MinMaxType", "RangeStatistics", "extremes", "reduce_statistics", "rows_of"]
 

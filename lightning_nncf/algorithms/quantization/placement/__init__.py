@@ -1,5 +1,8 @@
 """Placement of quantizers: from the graph of a network to the places and formats of all quantizers.
 
+From outside call `place_quantizers` with `PlacementSettings`; `precision` also asks `hardware` and `candidates` which
+formats a device has. Nothing here runs a network, makes a quantizer or sees data.
+
 **The algorithm** is NNCF's quantizer propagation. Every op that the hardware table of the target device quantizes
 asks for a quantizer at each of its inputs, with a list of allowed formats, best first. Quantizers then move against
 the data flow: through ops that only move values (ReLU, max pooling, reshape, split), and through a concatenation to

@@ -11,7 +11,7 @@ from example_modules.classification import ImageClassifier
 from example_modules.digits import DigitsDataModule
 from lightning_nncf.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +151,6 @@ def test_errors_of_others_are_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_pat
     def fail(_: object, **__: object) -> None:
         raise ValueError("of the user")
 
-    monkeypatch.setattr("lightning_nncf.cli.verify_file", fail)
+    monkeypatch.setattr("lightning_nncf.cli.commands.verify_file", fail)
     with pytest.raises(ValueError, match="of the user"):
         main(["verify", str(tmp_path / "model.onnx")])

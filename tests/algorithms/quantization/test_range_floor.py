@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from lightning_nncf import compress
-from lightning_nncf.algorithms.quantization.initialization.range_floor import (
+from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
+from lightning_nncf.algorithms.quantization.quantizers import build_quantizer
+from lightning_nncf.algorithms.quantization.range_floor import (
     LEAST,
     RangeFloor,
     asymmetric_range,
     symmetric_scale,
 )
-from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
-from lightning_nncf.algorithms.quantization.quantizers import build_quantizer
 
 
 @given(exponent=st.integers(-30, 60))
