@@ -258,6 +258,15 @@ def test_data_parallel_is_refused() -> None:
         trace(net, lambda: net(torch.rand(1, 2)))
 
 
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_parameters_of_unknown_size_are_named_with_the_cure(mode: str) -> None:
+    net = nn.Sequential(nn.Flatten(), nn.LazyLinear(3))
+    with pytest.raises(CaptureError, match=r"2 parameters and buffers .* '1\.weight': run one batch"):
+        trace(net, lambda: net(torch.rand(1, 2)), modes=[mode])
+    net(torch.rand(1, 2))
+    assert "1/linear:0" in trace(net, lambda: net(torch.rand(1, 2)), modes=[mode])
+
+
 def test_modules_made_in_forward_belong_to_their_maker() -> None:
     graph = _trace(lambda x: nn.Softmax(dim=-1)(x), torch.rand(2, 3))
     assert "/softmax:0" in graph
