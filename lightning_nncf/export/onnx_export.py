@@ -20,6 +20,7 @@ from lightning_nncf.export.marker import is_binary, mark_quantizers
 from lightning_nncf.export.metadata import bits_summary, clean, write_metadata
 from lightning_nncf.export.missing import missing_quantizers
 from lightning_nncf.export.naming import name_layers
+from lightning_nncf.export.needs import needs
 from lightning_nncf.export.onnx_graph import OnnxGraph
 from lightning_nncf.export.passes.findings import Findings, run_passes
 from lightning_nncf.export.passes.order import PASSES
@@ -45,6 +46,7 @@ class ExportReport:
         export_format: ``qdq`` or ``openvino_fq``.
         exporter: The exporter that succeeded.
         opset: Version of the standard operator set in the file.
+        needs: Oldest version that loads the file, by the package of the runtime.
         input_names: Names of the inputs.
         output_names: Names of the outputs.
         weight_quantizers: How many weights are quantized.
@@ -63,6 +65,7 @@ class ExportReport:
     export_format: str
     exporter: str
     opset: int
+    needs: dict[str, str]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     weight_quantizers: int
@@ -155,6 +158,7 @@ def export_onnx(
         {
             "export_format": export_format,
             "bits": bits_summary(found.lowered),
+            "needs": needs(model),
             **structures,
             **(metadata or {}),
         },
@@ -168,6 +172,7 @@ def export_onnx(
         export_format=export_format,
         exporter=used,
         opset=opset_written,
+        needs=needs(model),
         input_names=tuple(item.name for item in model.graph.input),
         output_names=tuple(item.name for item in model.graph.output),
         weight_quantizers=len(found.lowered.weights),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 from lightning_nncf.errors import ConfigError, ExportError, VerificationError, near
 from lightning_nncf.export.formats import OPENVINO_DOMAIN
 from lightning_nncf.export.metadata import read_metadata
+from lightning_nncf.export.needs import advice
 from lightning_nncf.export.writing import read_graph, read_model
 from lightning_nncf.proof.arrays import graph_inputs
 from lightning_nncf.proof.compare import Tolerance
@@ -90,7 +92,7 @@ def verify_onnx(
             threads=threads,
             timeout=timeout,
         )
-        results = [_skipped(name, model) or examination.run(name) for name in names]
+        results = [_skipped(name, model) or _advised(examination.run(name), model) for name in names]
     report = VerificationReport(
         path=str(target),
         size=target.stat().st_size,
@@ -162,7 +164,7 @@ def verify_file(
         size=target.stat().st_size,
         reference=reference or "none",
         tolerance=allowed,
-        results=tuple(skipped.get(name) or examined[name] for name in names),
+        results=tuple(skipped.get(name) or _advised(examined[name], model) for name in names),
         metadata=metadata,
     )
 
@@ -196,3 +198,10 @@ def _skipped(name: str, model: onnx.ModelProto) -> RuntimeResult | None:
     if name == "onnxruntime" and any(item.domain == OPENVINO_DOMAIN for item in model.opset_import):
         return RuntimeResult(runtime=name, version=version, skipped="does not know FakeQuantize")
     return None
+
+
+def _advised(result: RuntimeResult, model: onnx.ModelProto) -> RuntimeResult:
+    """Add to the error of a runtime that it is too old for the file, if it is."""
+    if result.error is None or (todo := advice(model, result.runtime, result.version)) is None:
+        return result
+    return replace(result, error=f"{result.error}\n{todo}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +21,8 @@ from lightning_nncf.proof.int8_layers import count_int8_layers
 from tests.export.networks import for_weight, quick_export
 
 _RUNTIMES = {"qdq": (OnnxRuntimeModel, OpenVINOModel), "openvino_fq": (OpenVINOModel,)}
+_SEVERAL_ZERO_POINTS = Version(onnxruntime.__version__) >= Version("1.27")
+"""Whether ONNX Runtime runs convolutions whose weights have a zero point for each channel: before, it refuses them."""
 
 
 def _modes() -> Iterator[dict[str, Any]]:
@@ -67,8 +71,8 @@ class _Parallel(nn.Module):
         return self.conv_output(maps), self.linear_output(rows)
 
 
-def _check(network: _Parallel, export_format: str, path: Path) -> list[Any]:
-    """Export, and compare every runtime: at most one step apart anywhere, and equal in most places.
+def _check(network: _Parallel, runtimes: Sequence[Any], export_format: str, path: Path) -> list[Any]:
+    """Export, and compare runtimes: at most one step apart anywhere, and equal in most places.
 
     Sums of a few coarse products often lie next to the border between two steps.
     """
@@ -77,7 +81,7 @@ def _check(network: _Parallel, export_format: str, path: Path) -> list[Any]:
     quick_export(network, inputs, path, export_format=export_format, dynamic_batch=False)
     with torch.no_grad():
         expected = network(*inputs)
-    loaded = [runtime(path) for runtime in _RUNTIMES[export_format]]
+    loaded = [runtime(path) for runtime in runtimes]
     for model in loaded:
         for got, value, quantizer in zip(
             model(*inputs), expected, (network.conv_output, network.linear_output), strict=True
@@ -94,10 +98,12 @@ def _check(network: _Parallel, export_format: str, path: Path) -> list[Any]:
 @pytest.mark.parametrize("setup", list(_setups(half_range=True)), ids=_name)
 def test_every_weight_setup_agrees_within_one_step(setup: dict[str, Any], export_format: str, tmp_path: Path) -> None:
     network = _Parallel({"half_range": False, **setup}, {})
-    for model in _check(network, export_format, tmp_path / "m.onnx"):
+    # OpenVINO has no integer layers for weights with a zero point, which 8 and 7 bits cannot do without.
+    wide = setup["bits"] > 4 and setup.get("signed") is not True
+    several = wide and setup["mode"] == "asymmetric" and setup["per_channel"] and not _SEVERAL_ZERO_POINTS
+    runtimes = [each for each in _RUNTIMES[export_format] if each is OpenVINOModel or not several]
+    for model in _check(network, runtimes, export_format, tmp_path / "m.onnx"):
         layers = count_int8_layers(model)
-        # OpenVINO has no integer layers for weights with a zero point, which 8 and 7 bits cannot do without.
-        wide = setup["bits"] > 4 and setup.get("signed") is not True
         if not (wide and isinstance(model, OpenVINOModel)):
             assert (layers.convolutions, layers.matmuls) == (1, 1)
 
@@ -108,7 +114,7 @@ def test_every_activation_setup_agrees_within_one_step(
     setup: dict[str, Any], export_format: str, tmp_path: Path
 ) -> None:
     network = _Parallel({}, setup)
-    for model in _check(network, export_format, tmp_path / "m.onnx"):
+    for model in _check(network, _RUNTIMES[export_format], export_format, tmp_path / "m.onnx"):
         layers = count_int8_layers(model)
         if not setup["per_channel"]:
             assert (layers.convolutions, layers.matmuls) == (1, 1)
@@ -121,11 +127,11 @@ def test_input_of_a_layer_may_be_quantized_per_channel(
 ) -> None:
     network = _Parallel({}, {})
     network.image, network.vector = (_activation(-3.0, 3.0, 4, rank, per_channel=True, **mode) for rank in (4, 2))
-    _check(network, export_format, tmp_path / "m.onnx")
+    _check(network, _RUNTIMES[export_format], export_format, tmp_path / "m.onnx")
 
 
 @pytest.mark.parametrize("export_format", ["qdq", "openvino_fq"])
 def test_quantizer_shared_by_two_places_agrees(export_format: str, tmp_path: Path) -> None:
     network = _Parallel({}, {})
     network.linear_output = network.conv_output
-    _check(network, export_format, tmp_path / "m.onnx")
+    _check(network, _RUNTIMES[export_format], export_format, tmp_path / "m.onnx")
