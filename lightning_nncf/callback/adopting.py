@@ -114,6 +114,10 @@ class Adopting(Returning):
         if self.compressed is not before:
             renew_averages(self._module.trainer, self._module)
 
-    def _take_loss(self) -> Tensor | None:
-        """Return what is added to the loss of the module's training step."""
-        return None if self.compressed is None else self.compressed.present_loss()
+    def _take_loss(self, task: Tensor | None) -> Tensor | None:
+        """Return what is added to the loss of the module's training step; modules that optimize manually add it."""
+        if self.compressed is None:
+            return None
+        if task is not None:
+            self.compressed.losses.add("task", task)
+        return self.compressed.present_loss() if self._module.automatic_optimization else None
