@@ -88,6 +88,7 @@ class NNCFCallback(Adopting):
         self.require_int8 = require_int8
         self._preparation = Preparation(self)
         self._passive = False
+        self._epoch_begun = False
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
@@ -111,6 +112,7 @@ class NNCFCallback(Adopting):
 
         On a CPU the memory that a step frees is kept for the next one until training ends.
         """
+        self._epoch_begun = False
         batches = trainer.num_training_batches
         if self.compressed is not None:
             self._preparation.averages.follow(trainer, self.compressed, self.network_path or "")
@@ -137,6 +139,7 @@ class NNCFCallback(Adopting):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the schedulers that an epoch begins."""
+        self._epoch_begun = True
         self._passive = renews_statistics(trainer)
         if self.compressed is not None and self._passive:
             self.compressed.rest()
@@ -150,11 +153,15 @@ class NNCFCallback(Adopting):
 
         With several optimizers those that train the network count, all steps within one batch as one.
         """
+        if batch_idx == 0 and not self._epoch_begun:
+            # Lightning tells of no epoch that follows a checkpoint of the last batch before it.
+            self.on_train_epoch_start(trainer, pl_module)
         if self.compressed is not None and not self._passive and self.compressed.step_is_due:
             self.compressed.step()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the statistics."""
+        self._epoch_begun = False
         if self.compressed is None:
             return
         prefix = statistics_prefix(self, self._peers(trainer))
