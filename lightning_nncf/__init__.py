@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_nncf import callback as _callback
 from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.added import compression_parameter_groups
 from lightning_nncf.core.checkpoint import load, load_from_checkpoint, load_weights
 from lightning_nncf.core.compression import compress
 from lightning_nncf.export import export_onnx
@@ -23,6 +24,7 @@ __all__ = [
     "NNCFCallback",
     "NNCFConfig",
     "compress",
+    "compression_parameter_groups",
     "export_and_verify",
     "export_onnx",
     "load",

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_nncf.callback.bits_plot import is_mixed, plot_bits
+from lightning_nncf.core.added import added_parameters
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.export import StoredWeight
 from lightning_nncf.files import replacing
@@ -46,6 +47,10 @@ def render(table: Table) -> str:
 def summary(compressed: CompressedNetwork) -> list[str]:
     """Say what was inserted into a network."""
     lines = [line for algorithm in compressed.algorithms for line in algorithm.summary()]
+    if added := len(added_parameters(compressed.network)):
+        lines.append(
+            f"{added} parameters are added; weight decay leaves them out, except in parameter groups of their own"
+        )
     return [*lines, layer_table(compressed.rows())]
 
 

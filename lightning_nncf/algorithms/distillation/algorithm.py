@@ -153,7 +153,7 @@ class Distillation(Algorithm):
         self._network = network
         device = next(network.parameters()).device
         for index, pair in enumerate(self.pairs):
-            tap = FeatureTap(pair.shape, pair.out if pair.projection else None, index).to(device)
+            tap = FeatureTap(pair.shape, pair.out if pair.projection else None, index, self.lr_multiplier).to(device)
             for site in pair.student:
                 insert(network, site, tap, algorithm=self.name, priority=_LAST)
             self.taps.append((tap, FeatureTap(pair.shape)))

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_nncf.core.gradients import scale_gradient
+
 __all__ = ["FeatureTap", "Seen", "channel_axis"]
 
 
@@ -50,6 +52,7 @@ class FeatureTap(nn.Module):
         shape: Shape of the tensor, samples first.
         out: Channels of the teacher to project to; none projects nothing.
         index: Position among all taps, for the random numbers that a projection begins with.
+        multiplier: Factor on the gradients of the projection.
 
     >>> tap = FeatureTap([1, 3, 2, 2], out=5)
     >>> tap.compared(torch.ones(4, 3, 2, 2), torch.ones(4, 5, 2, 2))[0].shape
@@ -59,13 +62,14 @@ class FeatureTap(nn.Module):
     weight: nn.Parameter | None
     kept: Tensor | None
 
-    def __init__(self, shape: Any, out: int | None = None, index: int = 0) -> None:
+    def __init__(self, shape: Any, out: int | None = None, index: int = 0, multiplier: float = 1.0) -> None:
         super().__init__()
         axis = channel_axis(len(shape))
         channels = int(shape[axis])
         middle = [1] * (axis - 1)
         self.axis = axis
         self.seen = Seen()
+        self.multiplier = multiplier
         if out is None:
             self.register_parameter("weight", None)
             self.register_buffer("kept", torch.arange(channels).reshape(1, *middle, channels))
@@ -87,7 +91,7 @@ class FeatureTap(nn.Module):
         Channels that pruning took from the network are left out of the teacher's.
         """
         if self.weight is not None:
-            weight = self.weight.flatten(1).to(mine.dtype)
+            weight = scale_gradient(self.weight, self.multiplier).flatten(1).to(mine.dtype)
             projected = F.linear(mine.movedim(self.axis, -1), weight)
             return projected.movedim(-1, self.axis), other
         assert self.kept is not None
