@@ -11,6 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_nncf import heap
 from lightning_nncf.callback.adopting import Adopting
+from lightning_nncf.callback.best import best_network, warn_of_monitors
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.launching import send_back
 from lightning_nncf.callback.neighbours import refuse_neighbours, renews_statistics
@@ -19,6 +20,7 @@ from lightning_nncf.callback.peers import refuse_same_file, refuse_twice, statis
 from lightning_nncf.callback.preparation import Preparation
 from lightning_nncf.callback.report import show_proof, statistics_table, write_layers
 from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
@@ -53,6 +55,9 @@ class NNCFCallback(Adopting):
         dynamic_batch: Leave the batch size open in the file.
         dynamic_shapes: Other sizes to leave open: by name of the input a name per axis, as in
             ``{"input_ids": {1: "length"}}``.
+        export_from: What ``fit`` exports at its end: ``best``, the best checkpoint of a checkpoint callback that
+            monitors a metric, unless it is less compressed than the last state; or ``last``. Default: ``best`` if there
+            is such a callback.
         require_int8: Fail, instead of warning, if quantized layers run in float or the file is slower than float.
 
     Raises:
@@ -71,11 +76,14 @@ class NNCFCallback(Adopting):
         tolerance: float | Tolerance | None = None,
         dynamic_batch: bool = True,
         dynamic_shapes: dict[str, dict[int, str]] | None = None,
+        export_from: Literal["best", "last"] | None = None,
         require_int8: bool = False,
     ) -> None:
         join_packages(NNCFCallback)
         if export_format not in ("qdq", "openvino_fq"):
             raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
+        if export_from not in (None, "best", "last"):
+            raise ConfigError(f"`export_from` must be 'best' or 'last', got {export_from!r}")
         super().__init__(NNCFConfig.load(config), network, None if export_path is None else Path(export_path))
         self.export_format = export_format
         self.opset = opset
@@ -85,6 +93,7 @@ class NNCFCallback(Adopting):
         self.tolerance = None if tolerance is None else Tolerance.of(tolerance)
         self.dynamic_batch = dynamic_batch
         self.dynamic_shapes = dynamic_shapes
+        self.export_from = export_from
         self.require_int8 = require_int8
         self._preparation = Preparation(self)
         self._passive = False
@@ -114,6 +123,7 @@ class NNCFCallback(Adopting):
         """
         self._epoch_begun = False
         batches = trainer.num_training_batches
+        warn_of_monitors(trainer)
         if self.compressed is not None:
             self._preparation.averages.follow(trainer, self.compressed, self.network_path or "")
             self.compressed.attach(trainer.optimizers)
@@ -183,8 +193,10 @@ class NNCFCallback(Adopting):
             rank_zero_info("No file is written and nothing is exported under `fast_dev_run`")
         elif self.export_path is not None and not trainer.interrupted:
             target = self.target(trainer)
-            write_layers(self.compressed.rows(), target)
-            for line in show_proof(self.export(target), target):
+            chosen, told = (None, "the last state") if self.export_from == "last" else best_network(self, trainer)
+            rank_zero_info(f"The file {target.name} is made from {told}")
+            write_layers((chosen or self.compressed).rows(), target)
+            for line in show_proof(self._export(chosen or self.compressed, target), target):
                 rank_zero_info(line)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -207,11 +219,13 @@ class NNCFCallback(Adopting):
             ExportError: The file cannot be written.
             VerificationError: The file disagrees with PyTorch.
         """
-        compressed = self._require_compressed()
+        return self._export(self._require_compressed(), path)
+
+    def _export(self, compressed: CompressedNetwork, path: str | Path) -> Proof:
         self.proof = export_and_verify(
             compressed,
             path,
-            inputs=compressed.samples or self.samples,
+            inputs=compressed.samples or self._require_compressed().samples or self.samples,
             export_format=self.export_format,
             opset=self.opset,
             dynamic_batch=self.dynamic_batch,

@@ -20,9 +20,11 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.export import StoredWeight
 from lightning_nncf.files import replacing
 from lightning_nncf.proof import Proof
+from lightning_nncf.schedules.level import LevelScheduler
 
 __all__ = [
     "layer_table",
+    "level_text",
     "render",
     "show_proof",
     "statistics_table",
@@ -52,6 +54,17 @@ def summary(compressed: CompressedNetwork) -> list[str]:
             f"{added} parameters are added; weight decay leaves them out, except in parameter groups of their own"
         )
     return [*lines, layer_table(compressed.rows())]
+
+
+def level_text(compressed: CompressedNetwork) -> str:
+    """Say how far a network is compressed, in one line."""
+    levels = [
+        f"{algorithm.name} at {algorithm.scheduler.level:.4g}"
+        if isinstance(algorithm.scheduler, LevelScheduler)
+        else algorithm.name
+        for algorithm in compressed.algorithms
+    ]
+    return f"{compressed.stage.name.lower().replace('_', ' ')}: {', '.join(levels)}"
 
 
 def show_proof(proof: Proof, model: Path) -> list[str]:
