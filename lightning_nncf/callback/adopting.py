@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nncf.callback.accuracy import AccuracyAware
 from lightning_nncf.callback.averaging import renew_averages
 from lightning_nncf.callback.launching import Returning
 from lightning_nncf.callback.persistence import restore, save
@@ -42,6 +43,9 @@ class Adopting(Returning):
         self.compressed: CompressedNetwork | None = None
         self.proof: Proof | None = None
         self.samples: Arguments | None = None
+        self.accuracy = (
+            None if config.accuracy_aware_training is None else AccuracyAware(config.accuracy_aware_training)
+        )
         self._module: Any = None
         self._loss_taken = False
 

@@ -124,6 +124,8 @@ class NNCFCallback(Adopting):
         self._epoch_begun = False
         batches = trainer.num_training_batches
         warn_of_monitors(trainer)
+        if self.accuracy is not None:
+            self.accuracy.begin(trainer)
         if self.compressed is not None:
             self._preparation.averages.follow(trainer, self.compressed, self.network_path or "")
             self.compressed.attach(trainer.optimizers)
@@ -184,11 +186,20 @@ class NNCFCallback(Adopting):
                 "loss; the compression cannot reach its target"
             )
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Judge what the epoch's validation logged, if training is to know its accuracy."""
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if self.accuracy is not None and self.compressed is not None and fitting:
+            self.accuracy.validated(trainer, self.compressed)
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Show what was reached, write the ONNX file and prove it; on rank zero alone, and not in a trial run."""
         if self.compressed is None or not trainer.is_global_zero:
             return
         rank_zero_info(statistics_table(self.compressed.statistics()))
+        written = self.export_path is not None and not trainer.fast_dev_run
+        if self.accuracy is not None:
+            self.accuracy.finish(self.target(trainer) if written else None)
         if trainer.fast_dev_run:
             rank_zero_info("No file is written and nothing is exported under `fast_dev_run`")
         elif self.export_path is not None and not trainer.interrupted:

@@ -99,6 +99,8 @@ class Preparation:
     def _build(self, trainer: Any) -> None:
         """Capture the network with the Trainer's data and insert the algorithms."""
         callback = self._callback
+        if callback.accuracy is not None:
+            callback.accuracy.measure_uncompressed(trainer, callback._module, self._data.validation)
         callback.network_path, callback.compressed = build_compressed(
             trainer,
             callback._module,
@@ -128,3 +130,7 @@ class Preparation:
             self._data.training.prepare()
             callback.compressed.initialize(data)
             self.averages.take_over(callback._module)
+            if callback.accuracy is not None:
+                callback.accuracy.judge_initialized(
+                    trainer, callback._module, self._data.validation, callback.compressed
+                )
