@@ -10,6 +10,8 @@ from lightning_nncf.core.stage import CompressionStage
 
 __all__ = ["AccuracyTarget", "EarlyExit", "Epoch"]
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True, kw_only=True)
 class AccuracyTarget:
@@ -36,9 +38,13 @@ class AccuracyTarget:
         return self.reference - metric if self.higher_is_better else metric - self.reference
 
     def budget(self, metric: float) -> float:
-        """Return how much worse a metric may still become; negative where it is too bad already."""
+        """Return how much worse a metric may still become; negative where it is too bad already.
+
+        What rounding may make of nothing is nothing.
+        """
         allowed = self.absolute if self.absolute is not None else abs(self.reference) * (self.relative or 0.0) / 100
-        return allowed - self.drop(metric)
+        left = allowed - self.drop(metric)
+        return 0.0 if abs(left) < _ROUNDING * max(abs(self.reference), abs(allowed)) else left
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,6 +69,7 @@ class FeatureTap(nn.Module):
         middle = [1] * (axis - 1)
         self.axis = axis
         self.seen = Seen()
+        self.enabled = False  # it changes nothing, so nothing is lost without it
         self.multiplier = multiplier
         if out is None:
             self.register_parameter("weight", None)
