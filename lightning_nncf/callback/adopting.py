@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_nncf.callback.accuracy import AccuracyAware
 from lightning_nncf.callback.averaging import renew_averages
 from lightning_nncf.callback.launching import Returning
 from lightning_nncf.callback.persistence import restore, save
@@ -42,6 +43,9 @@ class Adopting(Returning):
         self.compressed: CompressedNetwork | None = None
         self.proof: Proof | None = None
         self.samples: Arguments | None = None
+        self.accuracy = (
+            None if config.accuracy_aware_training is None else AccuracyAware(config.accuracy_aware_training)
+        )
         self._module: Any = None
         self._loss_taken = False
 
@@ -114,6 +118,10 @@ class Adopting(Returning):
         if self.compressed is not before:
             renew_averages(self._module.trainer, self._module)
 
-    def _take_loss(self) -> Tensor | None:
-        """Return what is added to the loss of the module's training step."""
-        return None if self.compressed is None else self.compressed.present_loss()
+    def _take_loss(self, task: Tensor | None) -> Tensor | None:
+        """Return what is added to the loss of the module's training step; modules that optimize manually add it."""
+        if self.compressed is None:
+            return None
+        if task is not None:
+            self.compressed.losses.add("task", task)
+        return self.compressed.present_loss() if self._module.automatic_optimization else None

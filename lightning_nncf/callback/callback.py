@@ -11,6 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info, rank_zero_warn
 
 from lightning_nncf import heap
 from lightning_nncf.callback.adopting import Adopting
+from lightning_nncf.callback.best import best_network, warn_of_monitors
 from lightning_nncf.callback.distributed import renew_wrapper
 from lightning_nncf.callback.launching import send_back
 from lightning_nncf.callback.neighbours import refuse_neighbours, renews_statistics
@@ -19,6 +20,7 @@ from lightning_nncf.callback.peers import refuse_same_file, refuse_twice, statis
 from lightning_nncf.callback.preparation import Preparation
 from lightning_nncf.callback.report import show_proof, statistics_table, write_layers
 from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.core.compression import calibration_from
 from lightning_nncf.errors import ConfigError
 from lightning_nncf.export import check_writable
@@ -53,6 +55,9 @@ class NNCFCallback(Adopting):
         dynamic_batch: Leave the batch size open in the file.
         dynamic_shapes: Other sizes to leave open: by name of the input a name per axis, as in
             ``{"input_ids": {1: "length"}}``.
+        export_from: What ``fit`` exports at its end: ``best``, the best checkpoint of a checkpoint callback that
+            monitors a metric, unless it is less compressed than the last state; or ``last``. Default: ``best`` if there
+            is such a callback.
         require_int8: Fail, instead of warning, if quantized layers run in float or the file is slower than float.
 
     Raises:
@@ -71,11 +76,14 @@ class NNCFCallback(Adopting):
         tolerance: float | Tolerance | None = None,
         dynamic_batch: bool = True,
         dynamic_shapes: dict[str, dict[int, str]] | None = None,
+        export_from: Literal["best", "last"] | None = None,
         require_int8: bool = False,
     ) -> None:
         join_packages(NNCFCallback)
         if export_format not in ("qdq", "openvino_fq"):
             raise ConfigError(f"`export_format` must be 'qdq' or 'openvino_fq', got {export_format!r}")
+        if export_from not in (None, "best", "last"):
+            raise ConfigError(f"`export_from` must be 'best' or 'last', got {export_from!r}")
         super().__init__(NNCFConfig.load(config), network, None if export_path is None else Path(export_path))
         self.export_format = export_format
         self.opset = opset
@@ -85,9 +93,11 @@ class NNCFCallback(Adopting):
         self.tolerance = None if tolerance is None else Tolerance.of(tolerance)
         self.dynamic_batch = dynamic_batch
         self.dynamic_shapes = dynamic_shapes
+        self.export_from = export_from
         self.require_int8 = require_int8
         self._preparation = Preparation(self)
         self._passive = False
+        self._epoch_begun = False
 
     # Life cycle -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +121,11 @@ class NNCFCallback(Adopting):
 
         On a CPU the memory that a step frees is kept for the next one until training ends.
         """
+        self._epoch_begun = False
         batches = trainer.num_training_batches
+        warn_of_monitors(trainer)
+        if self.accuracy is not None:
+            self.accuracy.begin(trainer)
         if self.compressed is not None:
             self._preparation.averages.follow(trainer, self.compressed, self.network_path or "")
             self.compressed.attach(trainer.optimizers)
@@ -137,6 +151,7 @@ class NNCFCallback(Adopting):
 
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         """Tell the schedulers that an epoch begins."""
+        self._epoch_begun = True
         self._passive = renews_statistics(trainer)
         if self.compressed is not None and self._passive:
             self.compressed.rest()
@@ -150,11 +165,15 @@ class NNCFCallback(Adopting):
 
         With several optimizers those that train the network count, all steps within one batch as one.
         """
+        if batch_idx == 0 and not self._epoch_begun:
+            # Lightning tells of no epoch that follows a checkpoint of the last batch before it.
+            self.on_train_epoch_start(trainer, pl_module)
         if self.compressed is not None and not self._passive and self.compressed.step_is_due:
             self.compressed.step()
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the statistics."""
+        self._epoch_begun = False
         if self.compressed is None:
             return
         prefix = statistics_prefix(self, self._peers(trainer))
@@ -167,17 +186,28 @@ class NNCFCallback(Adopting):
                 "loss; the compression cannot reach its target"
             )
 
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Judge what the epoch's validation logged, if training is to know its accuracy."""
+        fitting = trainer.state.fn == "fit" and not trainer.sanity_checking
+        if self.accuracy is not None and self.compressed is not None and fitting:
+            self.accuracy.validated(trainer, self.compressed)
+
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Show what was reached, write the ONNX file and prove it; on rank zero alone, and not in a trial run."""
         if self.compressed is None or not trainer.is_global_zero:
             return
         rank_zero_info(statistics_table(self.compressed.statistics()))
+        written = self.export_path is not None and not trainer.fast_dev_run
+        if self.accuracy is not None:
+            self.accuracy.finish(self.target(trainer) if written else None)
         if trainer.fast_dev_run:
             rank_zero_info("No file is written and nothing is exported under `fast_dev_run`")
         elif self.export_path is not None and not trainer.interrupted:
             target = self.target(trainer)
-            write_layers(self.compressed.rows(), target)
-            for line in show_proof(self.export(target), target):
+            chosen, told = (None, "the last state") if self.export_from == "last" else best_network(self, trainer)
+            rank_zero_info(f"The file {target.name} is made from {told}")
+            write_layers((chosen or self.compressed).rows(), target)
+            for line in show_proof(self._export(chosen or self.compressed, target), target):
                 rank_zero_info(line)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
@@ -200,11 +230,13 @@ class NNCFCallback(Adopting):
             ExportError: The file cannot be written.
             VerificationError: The file disagrees with PyTorch.
         """
-        compressed = self._require_compressed()
+        return self._export(self._require_compressed(), path)
+
+    def _export(self, compressed: CompressedNetwork, path: str | Path) -> Proof:
         self.proof = export_and_verify(
             compressed,
             path,
-            inputs=compressed.samples or self.samples,
+            inputs=compressed.samples or self._require_compressed().samples or self.samples,
             export_format=self.export_format,
             opset=self.opset,
             dynamic_batch=self.dynamic_batch,

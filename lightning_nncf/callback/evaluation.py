@@ -35,9 +35,21 @@ class ValidationScore:
         trainer: The Trainer, about to fit.
         module: The LightningModule; it runs in evaluation mode.
         data: The validation loop's data.
+        asker: Key that asks for scores, for errors.
+        key: Key that names the metric.
     """
 
-    def __init__(self, trainer: Any, module: Any, data: LoopData) -> None:
+    def __init__(
+        self,
+        trainer: Any,
+        module: Any,
+        data: LoopData,
+        *,
+        asker: str = "initializer.precision.type: autoq",
+        key: str = "initializer.precision.metric",
+    ) -> None:
+        self._asker = asker
+        self._key = key
         self._trainer = trainer
         self._module = module
         self._data = data
@@ -52,10 +64,23 @@ class ValidationScore:
         Raises:
             ConfigError: There are no validation batches, or it is unclear which metric to take.
         """
+        _, sign, value = self.measure(share, metric)
+        return sign * value
+
+    def measure(self, share: float, metric: str | None = None) -> tuple[str, float, float]:
+        """Return the name of the metric, 1 if higher is better and else -1, and its value.
+
+        Args:
+            share: As of a score.
+            metric: As of a score.
+
+        Raises:
+            ConfigError: As of a score.
+        """
         if not defines(self._module, "validation_step") or self._data.total() == 0:
             raise ConfigError(
-                "`initializer.precision.type: autoq` judges bit widths by validation, but there is no validation "
-                "loader or no `validation_step`"
+                f"`{self._asker}` judges networks by validation, but there is no validation loader or no "
+                "`validation_step`"
             )
         record = _Record()
         with ExitStack() as stack:
@@ -72,7 +97,7 @@ class ValidationScore:
             self._module.on_validation_epoch_end()
             values = record.values()
         name, sign = self._metric(metric, values)
-        return sign * values[name]
+        return name, sign, values[name]
 
     def _run(self, share: float, record: _Record) -> None:
         """Run validation steps on a share of the batches."""
@@ -97,7 +122,7 @@ class ValidationScore:
             if name in values:
                 return name, sign
             hint = near(name, values) or "it logs nothing"
-            raise ConfigError(f"`initializer.precision.metric`: validation logs no {name!r}; {hint}")
+            raise ConfigError(f"`{self._key}`: validation logs no {name!r}; {hint}")
         for callback in self._trainer.callbacks:
             monitor = getattr(callback, "monitor", None)
             if isinstance(monitor, str) and monitor in values:
@@ -105,8 +130,8 @@ class ValidationScore:
         judging = [name for name in values if "loss" not in name.lower()] or list(values)
         if len(judging) != 1:
             raise ConfigError(
-                f"`initializer.precision.type: autoq` cannot tell which validation metric is to be best: "
-                f"{', '.join(map(repr, judging)) or 'none'} is logged; name one with `initializer.precision.metric`"
+                f"`{self._asker}` cannot tell which validation metric is to be best: "
+                f"{', '.join(map(repr, judging)) or 'none'} is logged; name one with `{self._key}`"
             )
         return judging[0], -1.0 if "loss" in judging[0].lower() else 1.0
 

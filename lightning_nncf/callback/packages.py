@@ -35,14 +35,15 @@ def package_of(cls: type) -> Package | None:
     return next((package for name in names for package in _PACKAGES if name.startswith(f"{package}.")), None)
 
 
-def join_packages(cls: type) -> None:
-    """Derive a callback from the `Callback` of each package that has been imported, so that both know it for theirs.
+def join_packages(cls: type, name: str = "Callback") -> None:
+    """Derive a callback from a class of each package that has been imported, so that both know it for theirs.
 
     Args:
-        cls: A class derived from one of them.
+        cls: A class derived from that of one of them.
+        name: Name of the class.
     """
     for package in _PACKAGES:
-        base = getattr(sys.modules.get(package), "Callback", None)
+        base = getattr(sys.modules.get(f"{package}.callbacks"), name, None)
         if base is not None and base not in cls.__mro__:
             cls.__bases__ = (*cls.__bases__, base)
 

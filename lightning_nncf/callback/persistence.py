@@ -22,7 +22,8 @@ __all__ = ["restore", "save", "section_of", "take_up"]
 def section_of(callback: Adopting) -> dict[str, Any]:
     """Return the section of the callback's network, with what the callback itself counts."""
     assert callback.compressed is not None
-    return {**callback.compressed.section(), "step_is_due": callback.compressed.step_is_due}
+    accuracy = {} if callback.accuracy is None else callback.accuracy.state_dict()
+    return {**callback.compressed.section(), "step_is_due": callback.compressed.step_is_due, "accuracy": accuracy}
 
 
 def save(callback: Adopting, checkpoint: dict[str, Any]) -> None:
@@ -90,6 +91,8 @@ def take_up(callback: Adopting, path: str, section: Mapping[str, Any]) -> None:
             callback.compressed.strip(weights="latent")
         callback.compressed = restore_network(callback._module, path, section, callback.config)
     callback.network_path = path
+    if callback.accuracy is not None:
+        callback.accuracy.load_state_dict(section.get("accuracy", {}))
     callback.compressed.step_is_due = bool(section.get("step_is_due", True))
 
 

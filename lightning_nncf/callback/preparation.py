@@ -12,7 +12,7 @@ from lightning_nncf.callback.averaging import Averages, renew_averages
 from lightning_nncf.callback.batches.sources import FitData
 from lightning_nncf.callback.building import build_compressed, initialization_data
 from lightning_nncf.callback.peers import refuse_overlap
-from lightning_nncf.callback.report import summary
+from lightning_nncf.callback.report import level_text, summary
 from lightning_nncf.callback.tuning import TrialState
 from lightning_nncf.callback.wrappers import AddLoss, AfterCall, BeforeCall, unwrap, wrap
 from lightning_nncf.ops import describe
@@ -88,7 +88,9 @@ class Preparation:
             assert callback.compressed is not None
             self._accumulation.begin(trainer, callback._module, callback.compressed.batch_multiplier)
             wrap(callback._module, "training_step", AddLoss, callback._take_loss)
-        elif callback.compressed is None:
+        elif callback.compressed is not None:
+            rank_zero_info(f"`{trainer.state.fn.value}` runs the network {level_text(callback.compressed)}")
+        else:
             rank_zero_warn(
                 f"`{trainer.state.fn.value}` runs the plain network: it was neither trained with this NNCFCallback nor "
                 "loaded from a checkpoint written with it"
@@ -97,6 +99,8 @@ class Preparation:
     def _build(self, trainer: Any) -> None:
         """Capture the network with the Trainer's data and insert the algorithms."""
         callback = self._callback
+        if callback.accuracy is not None:
+            callback.accuracy.measure_uncompressed(trainer, callback._module, self._data.validation)
         callback.network_path, callback.compressed = build_compressed(
             trainer,
             callback._module,
@@ -126,3 +130,7 @@ class Preparation:
             self._data.training.prepare()
             callback.compressed.initialize(data)
             self.averages.take_over(callback._module)
+            if callback.accuracy is not None:
+                callback.accuracy.judge_initialized(
+                    trainer, callback._module, self._data.validation, callback.compressed
+                )

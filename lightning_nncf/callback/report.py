@@ -15,13 +15,16 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_nncf.callback.bits_plot import is_mixed, plot_bits
+from lightning_nncf.core.added import added_parameters
 from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.export import StoredWeight
 from lightning_nncf.files import replacing
 from lightning_nncf.proof import Proof
+from lightning_nncf.schedules.level import LevelScheduler
 
 __all__ = [
     "layer_table",
+    "level_text",
     "render",
     "show_proof",
     "statistics_table",
@@ -46,7 +49,22 @@ def render(table: Table) -> str:
 def summary(compressed: CompressedNetwork) -> list[str]:
     """Say what was inserted into a network."""
     lines = [line for algorithm in compressed.algorithms for line in algorithm.summary()]
+    if added := len(added_parameters(compressed.network)):
+        lines.append(
+            f"{added} parameters are added; weight decay leaves them out, except in parameter groups of their own"
+        )
     return [*lines, layer_table(compressed.rows())]
+
+
+def level_text(compressed: CompressedNetwork) -> str:
+    """Say how far a network is compressed, in one line."""
+    levels = [
+        f"{algorithm.name} at {algorithm.scheduler.level:.4g}"
+        if isinstance(algorithm.scheduler, LevelScheduler)
+        else algorithm.name
+        for algorithm in compressed.algorithms
+    ]
+    return f"{compressed.stage.name.lower().replace('_', ' ')}: {', '.join(levels)}"
 
 
 def show_proof(proof: Proof, model: Path) -> list[str]:

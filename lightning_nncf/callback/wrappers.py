@@ -61,7 +61,7 @@ class Inside(_Wrapper):
 
 
 class AddLoss(_Wrapper):
-    """Run a training step and add a loss, given by the action, to the one it returns."""
+    """Run a training step and add a loss to the one it returns: what the action gives for that."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the step.
@@ -70,7 +70,7 @@ class AddLoss(_Wrapper):
             What the step returned, its tensor or its ``loss`` increased; nothing if the step returned nothing.
         """
         output = self.method(*args, **kwargs)
-        loss: Tensor | None = self.action()
+        loss: Tensor | None = self.action(output.get("loss") if isinstance(output, Mapping) else output)
         if loss is None or output is None:
             return output
         if isinstance(output, Mapping):

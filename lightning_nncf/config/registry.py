@@ -15,12 +15,7 @@ __all__ = ["ENTRY_POINT_GROUP", "algorithm_config", "algorithm_names", "register
 ENTRY_POINT_GROUP = "lightning_nncf.algorithms"
 """Entry points of this group are modules that register their algorithm when imported."""
 
-NOT_YET_BUILT = frozenset(
-    {
-        "experimental_quantization",
-        "knowledge_distillation",
-    }
-)
+NOT_YET_BUILT = frozenset({"experimental_quantization"})
 """Algorithms of NNCF that a configuration may name, but that this version does not have."""
 
 Config = TypeVar("Config", bound=AlgorithmConfig)

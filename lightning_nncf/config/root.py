@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 from typing_extensions import Self
 
+from lightning_nncf.config.accuracy import AccuracyAwareConfig
 from lightning_nncf.config.algorithm import AlgorithmConfig
 from lightning_nncf.config.base import Scopes, StrictModel, as_tuple
 from lightning_nncf.config.problems import ConfigProblemsError, Problem, show
@@ -33,7 +34,7 @@ SAMPLE_KEYS = frozenset(_SAMPLE_KEYS.split())
 
 Section = TypeVar("Section", bound=AlgorithmConfig)
 
-_UNAVAILABLE = ("accuracy_aware_training", "bootstrapNAS")
+_UNAVAILABLE = ("bootstrapNAS",)
 _MISSING = object()
 
 
@@ -108,6 +109,9 @@ class NNCFConfig(StrictModel):
 
     target_scopes: Scopes | None = None
     """Where the algorithms apply, and nowhere else, relative to the network; absent means everywhere."""
+
+    accuracy_aware_training: AccuracyAwareConfig | None = None
+    """Training that ends once the compressed network is as good as it has to be."""
 
     deprecated_keys: ClassVar[Mapping[str, str]] = {"hw_config_type": "write `target_device`"}
 

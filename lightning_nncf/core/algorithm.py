@@ -55,6 +55,14 @@ class Algorithm(ABC):
         return False
 
     @property
+    def lr_multiplier(self) -> float:
+        """Factor on the gradients of the parameters that this algorithm inserts."""
+        for multiplier in (self.config.compression_lr_multiplier, self.root.compression_lr_multiplier):
+            if multiplier is not None:
+                return float(multiplier)
+        return 1.0
+
+    @property
     def adaptation_samples(self) -> int | None:
         """Samples that batch norms adapt to; 0 leaves them as they are, ``None`` says nothing about them."""
         return None

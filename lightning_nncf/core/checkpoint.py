@@ -21,7 +21,7 @@ from lightning_nncf.errors import CheckpointError, ConfigError, HookError, near
 from lightning_nncf.hooks.insertion import inserted, strip
 from lightning_nncf.hooks.notices import HINT
 
-__all__ = ["load", "load_from_checkpoint", "load_weights", "open_checkpoint", "restore_network"]
+__all__ = ["load", "load_from_checkpoint", "load_weights", "open_checkpoint", "read_weights", "restore_network"]
 
 _LIGHTNING = "pytorch-lightning_version"
 """Key that every checkpoint of Lightning has."""
@@ -181,17 +181,11 @@ def load_weights(module: ModuleT, checkpoint_path: str | Path) -> ModuleT:
     Raises:
         CheckpointError: The file cannot be read, is compressed already, or holds another module.
     """
-    checkpoint = _open(checkpoint_path)
-    if read_sections(checkpoint):
-        raise CheckpointError(
-            f"{checkpoint_path} holds a compressed network already; `lightning_nncf.load_from_checkpoint` loads it, "
-            "`fit(ckpt_path=...)` goes on with it and `lightning-nncf export` writes it as ONNX"
-        )
+    weights = read_weights(checkpoint_path)
     if any(True for _ in inserted(module)):
         raise CheckpointError(
             f"{type(module).__name__} is compressed already; load the weights before it is, or call `strip()` first"
         )
-    weights = checkpoint.get("state_dict", checkpoint)
     if not set(weights) <= set(module.state_dict()):
         _configure(module)
     try:
@@ -199,6 +193,22 @@ def load_weights(module: ModuleT, checkpoint_path: str | Path) -> ModuleT:
     except (AttributeError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"{checkpoint_path} does not fit {type(module).__name__}: {error}") from error
     return module
+
+
+def read_weights(checkpoint_path: str | Path) -> Mapping[str, Any]:
+    """Read the state dict of a checkpoint that was saved without compression.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is compressed.
+    """
+    checkpoint = _open(checkpoint_path)
+    if read_sections(checkpoint):
+        raise CheckpointError(
+            f"{checkpoint_path} holds a compressed network already; `lightning_nncf.load_from_checkpoint` loads it, "
+            "`fit(ckpt_path=...)` goes on with it and `lightning-nncf export` writes it as ONNX"
+        )
+    weights: Mapping[str, Any] = checkpoint.get("state_dict", checkpoint)
+    return weights
 
 
 def _open(checkpoint_path: str | Path) -> dict[str, Any]:

@@ -206,7 +206,10 @@ class CompressedNetwork(TrainedNetwork):
 
     def statistics(self) -> dict[str, float]:
         """Return all statistics as plain numbers by name."""
-        return self._statistics.compute()
+        losses = self.losses.means()
+        # The loss of a task alone is what its module logs already.
+        added = {f"loss_{name}": mean for name, mean in losses.items()} if len(losses) > 1 else {}
+        return {**self._statistics.compute(), **added}
 
     def rows(self) -> list[dict[str, Any]]:
         """Return one row per compressed place of every algorithm."""

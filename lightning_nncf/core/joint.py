@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,9 @@ from lightning_nncf.errors import ConfigError
 __all__ = ["JointStatistics", "joint_batch_multiplier", "joint_loss", "no_loss"]
 
 
-def joint_loss(algorithms: Sequence[Algorithm]) -> Tensor | None:
-    """Return the sum of the algorithms' losses, shape [], or nothing if none has one now."""
-    losses = [loss for loss in (algorithm.loss() for algorithm in algorithms) if loss is not None]
-    return torch.stack([loss.reshape(()) for loss in losses]).sum() if losses else None
+def joint_loss(losses: Mapping[str, Tensor]) -> Tensor | None:
+    """Return the sum of losses by algorithm, shape [], or nothing if there are none."""
+    return torch.stack([loss.reshape(()) for loss in losses.values()]).sum() if losses else None
 
 
 def no_loss(network: nn.Module) -> Tensor:

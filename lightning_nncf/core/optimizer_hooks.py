@@ -9,6 +9,8 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_nncf.core.added import UndecayedStep
+
 __all__ = ["OptimizerHooks"]
 
 
@@ -32,10 +34,17 @@ class OptimizerHooks:
         self._optimizers: list[Any] = []
         self._handles: list[RemovableHandle] = []
         self._done: set[int] = set()
+        self._undecayed = UndecayedStep(network)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out the optimizers."""
-        return {**self.__dict__, "_optimizers": [], "_handles": [], "_done": set()}
+        return {
+            **self.__dict__,
+            "_optimizers": [],
+            "_handles": [],
+            "_done": set(),
+            "_undecayed": UndecayedStep(self._network),
+        }
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Put hooks on these optimizers, and take them off those attached before."""
@@ -78,7 +87,9 @@ class OptimizerHooks:
     def _enter(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Look at gradients that are there, or let the closure that makes them do it."""
+        """Leave out what is not decayed; look at gradients that are there, or let the closure that makes them do it."""
+        if self._trains(optimizer):
+            self._undecayed.begin(optimizer)
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._look(optimizer)
@@ -100,6 +111,7 @@ class OptimizerHooks:
             self._before()
 
     def _leave(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._undecayed.end(optimizer)
         self._done.discard(_key(optimizer))
         if self._trains(optimizer):
             self._after()

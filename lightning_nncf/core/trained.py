@@ -11,6 +11,7 @@ from lightning_nncf.calibration import CalibrationData
 from lightning_nncf.core.algorithm import Algorithm
 from lightning_nncf.core.initializing import begin_waiting
 from lightning_nncf.core.joint import joint_batch_multiplier, joint_loss, no_loss
+from lightning_nncf.core.losses import LossRecord
 from lightning_nncf.core.optimizer_hooks import OptimizerHooks
 from lightning_nncf.hooks.insertion import inserted
 
@@ -32,6 +33,8 @@ class TrainedNetwork:
         """Whether the next batch begins an optimizer step: it is the first, or an optimizer of the network stepped."""
         self.calibration: CalibrationData | None = None
         """Data for what has to be initialized later in training; kept by `initialize`, needed again after `restore`."""
+        self.losses = LossRecord()
+        """What was added to the loss since the epoch began, by algorithm; whoever trains adds that of the ``task``."""
         self._hooks = OptimizerHooks(network, self._before_step, self._after_step)
 
     @property
@@ -50,7 +53,10 @@ class TrainedNetwork:
 
     def present_loss(self) -> Tensor | None:
         """Return `loss`, or nothing if no algorithm has one now."""
-        return joint_loss(self.algorithms)
+        losses = {a.name: loss for a in self.algorithms if (loss := a.loss()) is not None}
+        for name, loss in losses.items():
+            self.losses.add(name, loss)
+        return joint_loss(losses)
 
     def attach(self, optimizers: Iterable[Optimizer]) -> None:
         """Make the optimizers of the network known to the algorithms, which see every step of theirs from now on.
@@ -72,6 +78,7 @@ class TrainedNetwork:
         Raises:
             InitializationError: Something that begins needs data, and there is none.
         """
+        self.losses.clear()
         for algorithm in self.algorithms:
             algorithm.scheduler.epoch_step()
         if waiting := [algorithm for algorithm in self.algorithms if algorithm.wants_data]:

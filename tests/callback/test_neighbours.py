@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import BackboneFinetuning, LambdaCallback, ModelPruning
+from pytorch_lightning.callbacks import BackboneFinetuning, Callback, EarlyStopping, LambdaCallback, ModelPruning
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,3 +73,41 @@ def test_backbone_is_frozen_and_trained_again_beside_quantization(tmp_path: Path
     assert not torch.equal(weights[2], weights[3])
     assert nncf.compressed is not None
     assert nncf.compressed.stage.name == "FULLY_COMPRESSED"
+
+
+class Worse(Classifier):
+    """Does worse in every epoch."""
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("score", -float(self.current_epoch))
+
+
+def test_early_stopping_ends_a_fit_which_exports(tmp_path: Path) -> None:
+    callback = NNCFCallback(config(), export_path="model.onnx", verify=False)
+    stopping = EarlyStopping("score", mode="max", patience=2)
+    runner = trainer(tmp_path, callback, stopping, max_epochs=9)
+    runner.fit(Worse(), loader(), loader())
+    assert stopping.stopped_epoch == 2
+    assert runner.current_epoch == 3
+    assert (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradients_of_what_compression_adds_are_clipped_too(tmp_path: Path, algorithm: str) -> None:
+    sizes: list[float] = []
+    added: list[float] = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            trainer.optimizers[0].register_step_post_hook(lambda *_: self.look(pl_module))
+
+        def look(self, module: Any) -> None:
+            named = [(name, value.grad) for name, value in module.named_parameters() if value.grad is not None]
+            flat = torch.cat([gradient.flatten() for _, gradient in named])
+            sizes.append(float(flat.norm() if algorithm == "norm" else flat.abs().max()))
+            added.append(max(float(gradient.abs().max()) for name, gradient in named if "lnncf" in name))
+
+    settings: dict[str, Any] = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": algorithm}
+    trainer(tmp_path, NNCFCallback(config(), export_path=None), Look(), **settings).fit(Classifier(), loader())
+    assert sizes == pytest.approx([1e-3] * 4, rel=1e-3)
+    assert min(added) > 0

@@ -76,7 +76,7 @@ def test_inline_json_text_is_read() -> None:
     [
         ({"compresion": {}}, ["`compresion` is not a known key", "did you mean 'compression'?"]),
         ({"optimiser": {}}, ["`optimiser` is not a known key; did you mean 'optimizer'?"]),
-        ({"zzz": {}}, ["`zzz` is not a known key; known: 'compression'"]),
+        ({"zzz": {}}, ["`zzz` is not a known key; known: 'accuracy_aware_training', 'compression'"]),
         ({"compression": {"algorithm": "quantization", "wieghts": {}}}, ["`compression.wieghts`", "'weights'"]),
         ({"compression": [{"algorithm": "quantization", "preset": "fast"}]},
          ["`compression[0].preset`", "'performance' or 'mixed'", "got 'fast'"]),
@@ -99,7 +99,7 @@ def test_inline_json_text_is_read() -> None:
         ({"compression_lr_multiplier": -1}, ["`compression_lr_multiplier`", "at least 0"]),
         ({"compression_lr_multiplier": float("nan")}, ["`compression_lr_multiplier`", "finite"]),
         ({"ignored_scopes": ["a", 1]}, ["`ignored_scopes[1]` must be a string, got 1"]),
-        ({"accuracy_aware_training": {"mode": "early_exit"}}, ["`accuracy_aware_training`", "not available"]),
+        ({"bootstrapNAS": {"training": {}}}, ["`bootstrapNAS`", "not available"]),
         ({3: 4}, ["keys of a configuration must be strings, got 3"]),
         (3, ["read from a mapping, got int"]),
     ],

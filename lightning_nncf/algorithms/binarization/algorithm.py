@@ -201,7 +201,7 @@ class Binarization(Algorithm):
             if not free:
                 continue
             taken.update(free)
-            module = ActivationBinarizer(channels).to(device)
+            module = ActivationBinarizer(channels, multiplier=self.lr_multiplier).to(device)
             for site in free:
                 insert(network, site, module, algorithm=self.name, priority=self.priority)
             self.activations.append(module)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.binarization.functional import initial_log_scale
+from lightning_nncf.core.gradients import scale_gradient
 from lightning_nncf.core.idle import idle
 from lightning_nncf.ops import binarize_activations, binarize_weights
 
@@ -39,15 +40,17 @@ class ActivationBinarizer(nn.Module):
     Args:
         channels: Size of axis 1.
         rank: Number of axes.
+        multiplier: Factor on the gradients of scale and thresholds.
     """
 
     initialized: Tensor
 
-    def __init__(self, channels: int, rank: int = 4) -> None:
+    def __init__(self, channels: int, rank: int = 4, multiplier: float = 1.0) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.zeros(1))
         self.threshold_logit = nn.Parameter(torch.zeros(1, channels, *[1] * (rank - 2)))
         self.register_buffer("initialized", torch.zeros(1, dtype=torch.bool))
+        self.multiplier = multiplier
         self.enabled = False
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +59,8 @@ class ActivationBinarizer(nn.Module):
             return idle(self, x)
         if self.training and not bool(self.initialized):
             self._initialize(x)
-        return binarize_activations(x, self.height(), self.threshold_logit.sigmoid(), axis=1)
+        thresholds = scale_gradient(self.threshold_logit.sigmoid(), self.multiplier)
+        return binarize_activations(x, scale_gradient(self.height(), self.multiplier), thresholds, axis=1)
 
     def height(self) -> Tensor:
         """Return the upper of the two values, shape [1]."""

@@ -237,10 +237,8 @@ class Quantization(Algorithm):
 
     def _insertion(self) -> dict[str, Any]:
         """Return what is common to inserting quantizers for the first time and again."""
-        own = self.config.compression_lr_multiplier
-        multiplier = self.root.compression_lr_multiplier if own is None else own
         return {
-            "multiplier": 1.0 if multiplier is None else multiplier,
+            "multiplier": self.lr_multiplier,
             "algorithm": self.name,
             "priority": self.priority,
         }

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_nncf.algorithms.quantization import range_floor
-from lightning_nncf.algorithms.quantization.learning import RangeLearning, scale_gradient
+from lightning_nncf.algorithms.quantization.learning import RangeLearning
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizationMode, QuantizerConfig
+from lightning_nncf.core.gradients import scale_gradient
 from lightning_nncf.core.idle import idle
 from lightning_nncf.ops import fake_quantize_asymmetric, fake_quantize_symmetric, normalized, rectified
 from lightning_nncf.ops.grids import asymmetric_grid, symmetric_grid

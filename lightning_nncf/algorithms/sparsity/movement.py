@@ -23,6 +23,7 @@ from lightning_nncf.algorithms.sparsity.movement_functional import (
 from lightning_nncf.algorithms.sparsity.movement_structures import agreed_masks, shared_structures
 from lightning_nncf.algorithms.sparsity.selection import kth_smallest
 from lightning_nncf.config import NNCFConfig
+from lightning_nncf.core.gradients import scale_gradient
 from lightning_nncf.core.registry import register
 from lightning_nncf.core.stage import CompressionStage
 from lightning_nncf.core.weights import WeightPlace
@@ -44,13 +45,15 @@ class MovementMask(WeightMask):
     Args:
         shape: Shape of the weight.
         factors: Rows and columns of one structure.
+        multiplier: Factor on the gradients of the scores.
     """
 
     threshold: Tensor
 
-    def __init__(self, shape: Sequence[int], factors: tuple[int, int]) -> None:
+    def __init__(self, shape: Sequence[int], factors: tuple[int, int], multiplier: float = 1.0) -> None:
         super().__init__(shape)
         self.factors = factors
+        self.multiplier = multiplier
         self.scores = nn.Parameter(torch.zeros(score_shape(shape, factors)))
         self.register_buffer("threshold", torch.full((1,), -math.inf))
         self.frozen = False
@@ -63,7 +66,7 @@ class MovementMask(WeightMask):
                 return torch.where(mask, weight, 0.0)
             # The scores stay in the graph: DistributedDataParallel waits for the gradient of every parameter.
             return weight * (mask + 0.0 * spread_scores(self.scores, self.factors)).to(weight.dtype)
-        mask = spread_scores(score_mask_ste(self.scores, self._limit()), self.factors)
+        mask = spread_scores(score_mask_ste(self.learned(), self._limit()), self.factors)
         return weight * mask.to(weight.dtype)
 
     def kept(self) -> Tensor:
@@ -76,6 +79,10 @@ class MovementMask(WeightMask):
         """Keep the mask, or the one given, from now on."""
         self.mask.copy_(self.kept() if mask is None else mask)
         self.frozen = True
+
+    def learned(self) -> Tensor:
+        """Return the scores, with gradients as large as they are asked for."""
+        return scale_gradient(self.scores, self.multiplier)
 
     def _limit(self) -> float:
         threshold = float(self.threshold)
@@ -138,7 +145,7 @@ class MovementSparsity(MaskedSparsity):
         if self.frozen or self._factor == 0:
             return None
         sizes = [math.prod(module.factors) for module in self.masks]
-        return importance_loss([module.scores for module in self.masks], sizes, self._factor)
+        return importance_loss([module.learned() for module in self.masks], sizes, self._factor)
 
     @property
     def stage(self) -> CompressionStage:
@@ -215,7 +222,7 @@ class MovementSparsity(MaskedSparsity):
     def _make_mask(self, place: WeightPlace) -> MovementMask:
         if place.name not in self.factors:
             self.factors[place.name] = self._factors_of(place)
-        return MovementMask(place.shape, self.factors[place.name])
+        return MovementMask(place.shape, self.factors[place.name], self.lr_multiplier)
 
     def _factors_of(self, place: WeightPlace) -> tuple[int, int]:
         entry = next((entry for inside, entry in self._structures if inside(place.address)), StructureConfig())

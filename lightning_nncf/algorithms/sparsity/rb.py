@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from lightning_nncf.algorithms.sparsity.config import RBSparsityConfig
 from lightning_nncf.algorithms.sparsity.rb_functional import (
+    STEP,
     density,
     follow_density,
     rb_loss,
@@ -103,7 +104,7 @@ class RBSparsity(ScheduledSparsity):
             return
         for (group, level), scale in zip(groups, scales, strict=True):
             logits = [self.masks[index].logits for index in group]
-            step_logits(logits, [given[index] for index in group], scale)
+            step_logits(logits, [given[index] for index in group], scale, rate=STEP * self.lr_multiplier)
             follow_density(logits, self._weights_of(group), 1 - level)
 
     @torch.no_grad()

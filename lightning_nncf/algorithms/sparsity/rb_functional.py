@@ -17,6 +17,7 @@ from lightning_nncf.algorithms.sparsity.selection import kth_smallest
 
 __all__ = [
     "INITIAL_LOGIT",
+    "STEP",
     "binary_mask_ste",
     "density",
     "follow_density",
@@ -27,6 +28,8 @@ __all__ = [
 
 INITIAL_LOGIT = math.log(0.99 / 0.01)
 """Logit with which every weight starts: kept with probability 0.99."""
+STEP = 0.05
+"""Root mean square of the moves of logits in one step."""
 
 
 class _BinaryMask(torch.autograd.Function):
@@ -94,7 +97,7 @@ def root_mean_square(gradients: Sequence[Tensor]) -> float:
 
 
 def step_logits(
-    logits: Sequence[Tensor], gradients: Sequence[Tensor], scale: float, *, rate: float = 0.05, limit: float = 5.0
+    logits: Sequence[Tensor], gradients: Sequence[Tensor], scale: float, *, rate: float = STEP, limit: float = 5.0
 ) -> None:
     """Move logits against their gradients, in place, whatever the scale of the gradients.
 
