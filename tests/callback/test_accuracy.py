@@ -94,7 +94,7 @@ def test_a_restart_knows_the_reference_and_what_was_reached(tmp_path: Path) -> N
     ("keys", "loaders", "message"),
     [
         ({}, [loader()], "`accuracy_aware_training` judges networks by validation, but there is no validation loader"),
-        ({"monitor": "val_score"}, [loader(), loader()], "`accuracy_aware_training.monitor`.*'score'"),
+        ({"monitor": "scoring"}, [loader(), loader()], "`accuracy_aware_training.monitor`.*'score'"),
     ],
     ids=["no validation", "never logged"],
 )

@@ -48,6 +48,11 @@ SECTIONS: dict[str, dict[str, Any]] = {
         "pruning_init": 0.3,
         "params": {"pruning_target": 0.5, "pruning_steps": 3, "grouping": "full"},
     },
+    "knowledge_distillation": {
+        "algorithm": "knowledge_distillation",
+        "type": "mse",
+        "features": [{"student": "3/conv2d:0", "projection": True}],
+    },
     "filter_pruning, removed": {
         "algorithm": "filter_pruning",
         "pruning_init": 0.3,

@@ -129,7 +129,7 @@ class Distillation(Algorithm):
 
     def strip(self, network: nn.Module) -> None:
         """Stop watching the network."""
-        self._hooks.remove()
+        self._hooks.remove(network)
 
     def summary(self) -> list[str]:
         """Say who teaches what."""

@@ -28,22 +28,25 @@ class CallHooks:
     def __init__(self, before: Before, after: After) -> None:
         self._before = before
         self._after = after
-        self._handles: list[Any] = []
         self._watched: list[bool] = []
 
     def attach(self, network: nn.Module) -> None:
-        """Watch a network, and only this one."""
-        self.remove()
-        self._handles = [
-            network.register_forward_pre_hook(_Hook(self._enter), prepend=True, with_kwargs=True),
-            network.register_forward_hook(_Hook(self._leave), always_call=True),
-        ]
+        """Watch a network; hooks that it has already, its own or those it was copied with, are gone."""
+        self.remove(network)
+        network.register_forward_pre_hook(_Hook(self._enter), prepend=True, with_kwargs=True)
+        network.register_forward_hook(_Hook(self._leave), always_call=True)
 
-    def remove(self) -> None:
-        """Watch nothing."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._watched = [], []
+    def remove(self, network: nn.Module) -> None:
+        """Watch the network no more."""
+        self._watched = []
+        for hooks in (network._forward_pre_hooks, network._forward_hooks):
+            for key in [key for key, hook in hooks.items() if isinstance(hook, _Hook)]:
+                for known in (
+                    hooks,
+                    network._forward_pre_hooks_with_kwargs,
+                    network._forward_hooks_always_called,
+                ):
+                    known.pop(key, None)
 
     def _enter(self, network: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         # Trainers redirect one call of the module to one of its steps, by a function in place of its `forward`.

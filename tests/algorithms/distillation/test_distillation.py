@@ -196,6 +196,11 @@ def test_copies_of_the_network_have_no_teacher_and_cost_none() -> None:
     copied = copy.deepcopy(network)
     copied(_images())
     assert compressed.present_loss() is None
+    both = copy.deepcopy(compressed)
+    both.attach([])
+    assert (len(both.network._forward_hooks), len(both.network._forward_pre_hooks)) == (1, 1)
+    both.network(_images())
+    assert both.present_loss() is not None
     compressed.strip()
     network(_images())
     assert compressed.present_loss() is None
