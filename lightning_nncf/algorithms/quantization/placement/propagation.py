@@ -18,10 +18,10 @@ from lightning_nncf.algorithms.quantization.placement.candidates import (
     merge_single,
 )
 from lightning_nncf.algorithms.quantization.placement.fusing import Unit, Units
-from lightning_nncf.algorithms.quantization.placement.operators import keeps_channels
+from lightning_nncf.algorithms.quantization.placement.operators import is_replaceable, keeps_channels
 from lightning_nncf.algorithms.quantization.placement.settings import PlacementSettings
 from lightning_nncf.algorithms.quantization.placement.traits import Behaviour, Trait
-from lightning_nncf.graph.graph import Edge, InsertionPoint, OpNode
+from lightning_nncf.graph.graph import Edge, InsertionPoint
 
 __all__ = ["Group", "Propagation", "Quantizer"]
 
@@ -78,15 +78,6 @@ _NOTHING: Final = _Need.NOTHING
 _PRECISION: Final = _Need.PRECISION
 
 
-def _replaceable(op: OpNode) -> bool:
-    """Whether replacing what the op returns replaces the tensor that is used afterwards.
-
-    An op that writes into its argument is often called for that effect alone.
-    """
-    name = op.function
-    return name != "__setitem__" and not (name.endswith("_") and not name.endswith("__"))
-
-
 class Propagation:
     """Moves the quantizers of all units; afterwards `quantizers` and `absorbed` hold the outcome.
 
@@ -119,7 +110,11 @@ class Propagation:
     def run(self) -> Propagation:
         """Visit all units."""
         for unit in reversed(self.units.ordered):
-            self._visit(unit, self._need_of_result(unit))
+            need = self._need_of_result(unit)
+            candidates = self.behaviours[unit].result_candidates
+            if candidates and not isinstance(need, Quantizer):
+                self._quantize_result(unit, candidates)
+            self._visit(unit, need)
         return self
 
     @property
@@ -241,9 +236,21 @@ class Propagation:
             return _PRECISION
         if _PRECISION in needs:
             return _PRECISION
-        if _replaceable(unit.last):
+        if is_replaceable(unit.last):
             self._stand(merged, InsertionPoint(kind="output", address=unit.last.address, port=output))
         return merged
+
+    def _quantize_result(self, unit: Unit, candidates: Candidates) -> None:
+        """Quantize what a unit gives although somebody needs it in full precision, or nobody quantized."""
+        edges = self.units.flow.outputs[unit.last.address]
+        arrived = [self.arrivals.get(edge) for edge in edges]
+        standing = list(dict.fromkeys(need.current() for need in arrived if isinstance(need, Quantizer)))
+        quantizer = self._merge(standing) if standing else None
+        if quantizer is None:
+            ops = tuple(dict.fromkeys(self.units.of[edge.target].first.address for edge in edges))
+            quantizer = Quantizer(ops=ops, group=self._new_group(candidates))
+            quantizer.group.members.append(quantizer)
+        self._stand(quantizer, InsertionPoint(kind="output", address=unit.last.address))
 
     def _stand(self, quantizer: Quantizer, point: InsertionPoint) -> None:
         if self.settings.accepts(point):
