@@ -13,6 +13,8 @@ __all__ = ["repeat_quantizers"]
 _MOVING = frozenset(
     {"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "DepthToSpace"}
 )
+"""Ops that move values."""
+_KEEPING = _MOVING | {"Relu"}
 """Ops whose results lie on the grid of their inputs."""
 _COMPUTING = frozenset({"Add", "AveragePool", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "Mul"})
 """Ops that ONNX Runtime runs in integers when their inputs come from a ``DequantizeLinear``."""
@@ -22,8 +24,8 @@ def repeat_quantizers(graph: OnnxGraph) -> int:
     """Write the quantizer of a tensor again behind ops that only move its values.
 
     ONNX Runtime computes a convolution in integers if a ``DequantizeLinear`` stands right before it. Behind a
-    concatenation or a split it does not, although the values still lie on the same grid; quantizing them once more with
-    the same scale changes nothing and shows it.
+    concatenation, a split or a ReLU it does not, although the values still lie on the same grid; quantizing them once
+    more with the same scale changes nothing and shows it. OpenVINO needs that behind a ReLU.
 
     Args:
         graph: Graph with ``QuantizeLinear`` and ``DequantizeLinear``.
@@ -38,7 +40,7 @@ def repeat_quantizers(graph: OnnxGraph) -> int:
     }
     replacements = []
     for node in graph.nodes:
-        if node.op_type not in _MOVING:
+        if node.op_type not in _KEEPING:
             continue
         sources = node.input if node.op_type == "Concat" else node.input[:1]
         found = [grids.get(name) for name in sources]

@@ -15,6 +15,7 @@ from lightning_nncf.export.passes.bias import quantize_biases
 from lightning_nncf.export.passes.bias_room import make_room_for_biases
 from lightning_nncf.export.passes.clips import merge_clips
 from lightning_nncf.export.passes.findings import Pass
+from lightning_nncf.export.passes.hoisting import hoist_quantizers
 from lightning_nncf.export.passes.movement import repeat_quantizers
 from lightning_nncf.export.passes.pooling import rewrite_average_pools
 from lightning_nncf.export.passes.reductions import rewrite_reductions
@@ -36,8 +37,11 @@ _QDQ = (
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
     # A batch norm is folded into the DequantizeLinear right before its layer; behind a Transpose it would stay.
     Pass(function=fold_transposes),
-    # Commutes: one is about weights, the other about activations. Before `quantize_biases`, as it makes biases.
+    # A result is quantized in front of what only moves it; a batch norm moves nothing. Before `quantize_biases`, as it
+    # makes biases.
     Pass(function=fold_batch_norms, writes="batch_norms"),
+    # Commutes: one is about what convolutions give, the other about what layers take.
+    Pass(function=hoist_quantizers),
     # Commutes: quantizers that are repeated have no clip to merge into. Before `sign_activations`, which takes them for
     # the input of a layer, and `own_zero_points`, as they read the zero points that others read.
     Pass(function=repeat_quantizers),
