@@ -11,8 +11,7 @@ from lightning_nncf.export.passes.sources import MOVING, is_activation_dequantiz
 
 __all__ = ["hoist_quantizers"]
 
-_CLIPPING = ("Relu", "Clip")
-_MONOTONE = MOVING | frozenset({"Concat", "DepthToSpace", *_CLIPPING})
+_MONOTONE = MOVING | frozenset({"Clip", "Concat", "DepthToSpace", "Relu"})
 """Ops after which it makes no difference whether their inputs were rounded to the grid of their results before."""
 
 
@@ -38,7 +37,7 @@ def hoist_quantizers(graph: OnnxGraph) -> int:
             continue
         name, maker = node.output[0], node
         behind = graph.only_consumer(name)
-        if behind is not None and behind.op_type in _CLIPPING and _clips_itself(graph, grid):
+        if behind is not None and _clips_itself(graph, behind, grid):
             name, maker = behind.output[0], behind
             behind = graph.only_consumer(name)
         if behind is not None and behind.op_type == "QuantizeLinear":
@@ -92,7 +91,17 @@ def _same(graph: OnnxGraph, grid: tuple[str, str], other: tuple[str, str]) -> bo
     return all(a is not None and b is not None and a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs)
 
 
-def _clips_itself(graph: OnnxGraph, grid: tuple[str, str]) -> bool:
-    """Whether a quantizer has no integer below its zero point, so that it does what a ReLU before it does."""
-    zero_point = graph.constant(grid[1])
-    return zero_point is not None and int(zero_point) == np.iinfo(zero_point.dtype).min
+def _clips_itself(graph: OnnxGraph, node: onnx.NodeProto, grid: tuple[str, str]) -> bool:
+    """Whether a node clips no tighter than a quantizer of a grid does, so that ONNX Runtime drops it."""
+    scale, zero_point = (np.asarray(graph.constant(name)) for name in grid)
+    info = np.iinfo(zero_point.dtype)
+    ends = [(limit - int(zero_point)) * float(scale) for limit in (info.min, info.max)]
+    if node.op_type == "Relu":
+        return ends[0] >= 0
+    if node.op_type != "Clip":
+        return False
+    bounds = [graph.constant(name) if name else np.array(end) for name, end in zip(node.input[1:], ends, strict=False)]
+    bounds += [np.array(end) for end in ends[len(bounds) :]]
+    if any(bound is None for bound in bounds):
+        return False
+    return float(np.asarray(bounds[0])) <= ends[0] and float(np.asarray(bounds[1])) >= ends[1]

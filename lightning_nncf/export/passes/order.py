@@ -37,14 +37,14 @@ _QDQ = (
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
     # A batch norm is folded into the DequantizeLinear right before its layer; behind a Transpose it would stay.
     Pass(function=fold_transposes),
-    # A result is quantized in front of what only moves it; a batch norm moves nothing. Before `quantize_biases`, as it
-    # makes biases.
+    # Commutes: one is about weights, the other about activations. Before `quantize_biases`, as it makes biases, and
+    # before `hoist_quantizers`, which looks at what takes the result of a convolution.
     Pass(function=fold_batch_norms, writes="batch_norms"),
-    # Commutes: one is about what convolutions give, the other about what layers take.
-    Pass(function=hoist_quantizers),
-    # Commutes: quantizers that are repeated have no clip to merge into. Before `sign_activations`, which takes them for
-    # the input of a layer, and `own_zero_points`, as they read the zero points that others read.
+    # A convolution gets a quantizer behind it only if it takes integers, which it may do now. Before `sign_activations`,
+    # which takes what is repeated for the input of a layer, and `own_zero_points`, as it reads zero points of others.
     Pass(function=repeat_quantizers),
+    # Commutes: a clip that is merged stands right before a quantizer, where nothing is hoisted.
+    Pass(function=hoist_quantizers),
     # Commutes: it passes over a clip that a pool reads.
     Pass(function=merge_clips),
     # Commutes: neither looks through what the other is about. Before `own_zero_points`, as it adds readers of one.
