@@ -48,9 +48,8 @@ def fold_batch_norms(graph: OnnxGraph) -> FoldedBatchNorms:
     folded, left = 0, []
     shared: dict[tuple[str, ...], tuple[str, str]] = {}
     for norm in [node for node in graph.nodes if node.op_type in ("BatchNormalization", "Mul", "Add")]:
-        port = _port(graph, norm)
-        producer = graph.producer(norm.input[port]) if port is not None else None
-        if producer is None or producer.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+        producer = _layer_before(graph, norm)
+        if producer is None:
             continue
         dequantize = graph.producer(producer.input[1])
         if (
@@ -130,11 +129,14 @@ def _fold(
     return None
 
 
-def _port(graph: OnnxGraph, node: onnx.NodeProto) -> int | None:
-    """Return the input of a node that comes from the layer before it, None for an op with two computed inputs."""
-    if node.op_type == "BatchNormalization":
-        return 0
-    return next((port for port in (0, 1) if graph.constant(node.input[1 - port]) is not None), None)
+def _layer_before(graph: OnnxGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return the layer whose result a node takes, None if it takes another computed tensor too."""
+    for port in range(1 if node.op_type == "BatchNormalization" else 2):
+        producer = graph.producer(node.input[port])
+        if producer is not None and producer.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            others = () if node.op_type == "BatchNormalization" else (node.input[1 - port],)
+            return producer if all(graph.constant(name) is not None for name in others) else None
+    return None
 
 
 def _constants(node: onnx.NodeProto) -> Sequence[str]:
