@@ -62,7 +62,7 @@ def _split(net: _Network, x: Tensor) -> Tensor:
 
 def _layer_scale(net: _Network, x: Tensor) -> Tensor:
     x = F.relu(net.stem(x))
-    return x + net.b(F.gelu(net.a(x))) * net.gamma
+    return (x + net.b(F.gelu(net.a(x))) * net.gamma).cumsum(3)
 
 
 def _constant_gain(net: _Network, x: Tensor) -> Tensor:
