@@ -79,7 +79,7 @@ def _branches(net: _Network, x: Tensor) -> Tensor:
 def _preactivation(net: _Network, x: Tensor) -> Tensor:
     x = net.stem(x)
     x = x + net.a(F.relu(x))
-    return x + net.b(F.relu(x))
+    return x + net.b(F.relu(x.flip(3)))
 
 
 def _signed_neighbour(net: _Network, x: Tensor) -> Tensor:

@@ -82,7 +82,13 @@ def _fold(
     if axis is None:
         return f"{producer.op_type} with groups or factors has no channel axis for it"
     # The same weight, bias and batch norm again: a layer called a second time.
-    key = (producer.op_type, *producer.input[1:], norm.op_type, *_constants(norm), str(attribute(norm, "epsilon", 1e-5)))
+    key = (
+        producer.op_type,
+        *producer.input[1:],
+        norm.op_type,
+        *_constants(norm),
+        str(attribute(norm, "epsilon", 1e-5)),
+    )
     if key in shared:
         graph.replace_all([(producer, [_behind(producer, norm, *shared[key])]), (norm, [])])
         return None

@@ -95,7 +95,8 @@ def _clips_itself(graph: OnnxGraph, node: onnx.NodeProto, grid: tuple[str, str])
     """Whether a node clips no tighter than a quantizer of a grid does, so that ONNX Runtime drops it."""
     scale, zero_point = (np.asarray(graph.constant(name)) for name in grid)
     info = np.iinfo(zero_point.dtype)
-    ends = [(limit - int(zero_point)) * float(scale) for limit in (info.min, info.max)]
+    # In float32, as ONNX Runtime does: 255 * (6 / 255) is 6 there, and more in float64.
+    ends = [np.float32(limit - int(zero_point)) * np.float32(scale) for limit in (info.min, info.max)]
     if node.op_type == "Relu":
         return ends[0] >= 0
     if node.op_type != "Clip":

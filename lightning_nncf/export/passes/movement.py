@@ -86,7 +86,7 @@ def _helps(graph: OnnxGraph, name: str, maker: onnx.NodeProto) -> bool:
     kinds = {node.op_type for node in graph.consumers(name)}
     # Average pools are written anew together with the padding before them.
     gaining = _COMPUTING - {"AveragePool"} if maker.op_type == "Pad" else _COMPUTING
-    return bool(kinds & (gaining | _MOVING))
+    return bool(kinds & (gaining | _KEEPING))
 
 
 def _linear(op: str, source: str, output: str, scale: str, zero_point: str) -> onnx.NodeProto:

@@ -41,8 +41,8 @@ _QDQ = (
     # Commutes: one is about weights, the other about activations. Before `quantize_biases`, as it makes biases, and
     # before `hoist_quantizers`, which looks at what takes the result of a convolution.
     Pass(function=fold_batch_norms, writes="batch_norms"),
-    # A convolution gets a quantizer behind it only if it takes integers, which it may do now. Before `fold_factors`, which
-    # looks right before a factor, `sign_activations`, which takes what is repeated for the input of a layer, and
+    # A convolution gets a quantizer behind it only if it takes integers, which it may do now. Before `fold_factors`,
+    # which looks right before a factor, `sign_activations`, which takes what is repeated for the input of a layer, and
     # `own_zero_points`, as it reads zero points of others.
     Pass(function=repeat_quantizers),
     # Commutes: one is about convolutions, the other about products of activations.

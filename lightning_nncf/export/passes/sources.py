@@ -10,7 +10,15 @@ from onnx import helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
 
-__all__ = ["MOVING", "SCALING", "is_activation_dequantize", "pads_with_zeros", "quantized_source", "reaches_quantizer", "shield"]
+__all__ = [
+    "MOVING",
+    "SCALING",
+    "is_activation_dequantize",
+    "pads_with_zeros",
+    "quantized_source",
+    "reaches_quantizer",
+    "shield",
+]
 
 MOVING = frozenset(
     {"Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}

@@ -80,7 +80,14 @@ class Everything(nn.Module):
         x = self.wide(self.wider(x))
         rows = x.flatten(2)
         means, highest = rows.mean(2), (rows + 1).amax(2)
-        return (*sums, scores, rows @ rows.transpose(1, 2), self.turned(means), self.highest(highest), self.lone(highest))
+        return (
+            *sums,
+            scores,
+            rows @ rows.transpose(1, 2),
+            self.turned(means),
+            self.highest(highest),
+            self.lone(highest),
+        )
 
 
 class Sequences(nn.Module):

@@ -200,9 +200,8 @@ def test_batch_norm_stays_behind_a_transposed_weight_if_folded_before_the_transp
 def test_result_is_quantized_too_late_if_hoisted_before_the_input_is_quantized_again(
     everything: Mapping[str, Sequence[Exported]],
 ) -> None:
-    takers = []
-    for graph in both_orders(everything, "qdq", "repeat_quantizers", "hoist_quantizers"):
-        takers.append([taker.op_type for taker in graph.consumers(node(graph, "patches/Conv").output[0])])
+    graphs = both_orders(everything, "qdq", "repeat_quantizers", "hoist_quantizers")
+    takers = [[each.op_type for each in graph.consumers(node(graph, "patches/Conv").output[0])] for graph in graphs]
     assert takers == [["QuantizeLinear"], ["Reshape"]]
 
 

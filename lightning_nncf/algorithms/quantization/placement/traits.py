@@ -155,7 +155,9 @@ def assign_traits(units: Units, table: HardwareTable, settings: PlacementSetting
                 trait=trait,
                 candidates=allowed(unit),
                 is_unified=table.unifies(unit.operator),
-                result_candidates=_result_candidates(unit, units, table, settings) if unit.operator in CONVOLUTIONS else (),
+                result_candidates=_result_candidates(unit, units, table, settings)
+                if unit.operator in CONVOLUTIONS
+                else (),
             )
         return Behaviour(trait=trait)
 
