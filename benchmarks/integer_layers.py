@@ -94,7 +94,7 @@ def _kinds() -> dict[str, tuple[int, Callable[[], Op], str, str]]:
         ),
         "softmax": (0, lambda: lambda x: F.softmax(x, -1), "Softmax", "Softmax"),
         "layer norm": (0, lambda: _module(nn.LayerNorm(16)), "LayerNormalization", "MVN"),
-        "GELU": (0, lambda: F.gelu, "Gelu|Erf", "Eltwise|Subgraph|FullyConnected"),
+        "GELU": (0, lambda: F.gelu, "Gelu|BiasGelu|Erf", "Eltwise|Subgraph|FullyConnected"),
         "ReLU": (2, lambda: lambda x: F.relu(x.flip(3)), "Relu|Clip", "Eltwise|Subgraph"),
         "hard swish": (2, lambda: F.hardswish, "HardSwish|HardSigmoid", "Eltwise|Subgraph|Convolution"),
         "SiLU": (2, lambda: F.silu, "Sigmoid|QuickGelu", "Eltwise|Subgraph|Convolution"),
@@ -125,8 +125,9 @@ def _status(found: set[bool]) -> str:
 
 
 def _is_other(names: Sequence[str]) -> bool:
-    """Whether a layer stands before or behind the one that is looked at."""
-    return all(name.startswith(("before", "after", "head")) for name in names if name)
+    """Whether a layer stands before or behind the one that is looked at; names without a path say nothing."""
+    known = [name for name in names if "/" in name]
+    return bool(known) and all(name.startswith(("before", "after", "head")) for name in known)
 
 
 def _in_onnxruntime(path: Path, ops: str) -> str:
