@@ -98,11 +98,11 @@ def _clips_itself(graph: OnnxGraph, node: onnx.NodeProto, grid: tuple[str, str])
     # In float32, as ONNX Runtime does: 255 * (6 / 255) is 6 there, and more in float64.
     ends = [np.float32(limit - int(zero_point)) * np.float32(scale) for limit in (info.min, info.max)]
     if node.op_type == "Relu":
-        return ends[0] >= 0
+        return bool(ends[0] >= 0)
     if node.op_type != "Clip":
         return False
     bounds = [graph.constant(name) if name else np.array(end) for name, end in zip(node.input[1:], ends, strict=False)]
     bounds += [np.array(end) for end in ends[len(bounds) :]]
     if any(bound is None for bound in bounds):
         return False
-    return float(np.asarray(bounds[0])) <= ends[0] and float(np.asarray(bounds[1])) >= ends[1]
+    return float(np.asarray(bounds[0])) <= float(ends[0]) and float(np.asarray(bounds[1])) >= float(ends[1])
