@@ -58,11 +58,10 @@ class Recorder(TorchFunctionMode):
         self._origins = Origins()
         self._boundaries = Boundaries()
         self._edges: set[tuple[str, int, str, int]] = set()
-        self._inside = ""
 
     def start(self, mode: str) -> None:
         """Begin one run in a mode; tensors of earlier runs are let go."""
-        self.mode = mode
+        self.mode, self._inside = mode, ""
         self._origins.clear()
         self._outsiders = 0
         self._stack[:] = [self._virtual] if self._virtual is not None else []
@@ -164,11 +163,10 @@ class Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if is_self_attention(func, args, kwargs):
             self._inside = ATTENTION
-            try:
-                with self:
-                    return attend(args, kwargs)
-            finally:
-                self._inside = ""
+            with self:
+                result = attend(args, kwargs)
+            self._inside = ""
+            return result
         running = self._stack[-1]
         name = function_name(func)
         index = running.functions[name]
