@@ -58,8 +58,8 @@ the weights; `solver` runs them and `placed` writes the setup.
 * Unknown ops keep full precision, as in NNCF 2.13.
 
 Recurrent layers have quantized weights but activations in full precision, which no hook reaches inside them; as nothing
-is accumulated in integers, the weights keep their whole range. ``multi_head_attention_forward`` is seen from inside where
-a sequence attends to itself; attention to another one keeps full precision.
+is accumulated in integers, the weights keep their whole range. ``multi_head_attention_forward`` is seen from inside
+where a sequence attends to itself; attention to another one keeps full precision.
 """
 
 from __future__ import annotations
