@@ -21,10 +21,13 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import onnx
+import onnxruntime
 import torch
 from torch import Tensor
 
@@ -35,7 +38,10 @@ from lightning_nncf.core.compressed import CompressedNetwork
 from lightning_nncf.errors import ExportError, VerificationError
 from lightning_nncf.hooks.insertion import strip
 from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel, export_and_verify, verify_onnx
+from lightning_nncf.proof.fallbacks import float_layers, quantized_layers
+from lightning_nncf.proof.int8_layers import onnxruntime_layers, openvino_layers
 from lightning_nncf.proof.latency import interleaved_medians
+from lightning_nncf.proof.sessions import OnnxRuntimeSession
 
 CONFIG = {"compression": {"algorithm": "quantization", "initializer": {"range": {"num_init_samples": 2}}}}
 TIMEOUT = 1200
@@ -84,6 +90,8 @@ def prove(name: str, _threads: int) -> dict[str, Any]:
             found |= {"proven": False, "error": str(error)[:2000]}
             kept = path.with_name("model.unverified.onnx")
             report = verify_onnx(kept, compressed.network, call, raise_on_failure=False, latency_runs=0)
+            path = kept
+        floats = {name: convolutions_in_float(path, name) for name in RUNTIMES}
     assert report is not None
     for result in report.results:
         row: dict[str, Any] = {"passed": result.passed, "skipped": result.skipped, "error": result.error}
@@ -94,10 +102,29 @@ def prove(name: str, _threads: int) -> dict[str, Any]:
             }
         if result.difference is not None:
             row["relative_rms"] = result.difference.relative_rms
-        found[result.runtime] = row | {"warnings": list(result.warnings), "by_layer": result.by_layer}
+        row |= {"in_float": floats[result.runtime], "warnings": list(result.warnings), "by_layer": result.by_layer}
+        found[result.runtime] = row
     if report.reference_size:
         found["size"] = round(report.size / report.reference_size, 3)
     return found | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def convolutions_in_float(path: Path, runtime: str) -> dict[str, int]:
+    """Count the quantized convolutions that a runtime computes in float, by the likely reason."""
+    model = onnx.load(path, load_external_data=False)
+    quantized = quantized_layers(model, {"onnxruntime": onnxruntime.__version__})
+    try:
+        if runtime == "openvino":
+            made = openvino_layers(OpenVINOModel(path).session.layers())
+        else:
+            optimized = path.with_name("optimized.onnx")
+            OnnxRuntimeSession(str(path), None, str(optimized))
+            made = onnxruntime_layers(onnx.load(optimized, load_external_data=False))
+    except (ExportError, RuntimeError):
+        return {}  # what it says is an error of the proof
+    convolutions = {layer.name for layer in quantized if layer.op in ("Conv", "ConvTranspose")}
+    reasons = [reason for name, reason in float_layers(quantized, made, runtime) if name in convolutions]
+    return dict(Counter(reasons))
 
 
 def latencies(name: str, threads: int) -> dict[str, Any]:
@@ -117,13 +144,13 @@ def latencies(name: str, threads: int) -> dict[str, Any]:
 
 
 def _speedup(make: Any, int8: Path, reference: Path, call: Any, threads: int) -> float:
-    runners = []
+    runners = {}
     for path in (reference, int8):
         model = make(path, threads=threads)
         structure = json.loads(model.metadata["inputs"])
-        runners.append(model.runner(_flat(structure, call)))
-    plain, ours = interleaved_medians(runners, 30)
-    return plain / ours
+        runners[path.name] = model.runner(_flat(structure, call))
+    seconds = interleaved_medians(runners, 30)
+    return seconds[reference.name] / seconds[int8.name]
 
 
 def _flat(structure: Any, call: Any) -> list[Tensor]:
@@ -176,6 +203,16 @@ def table(results: dict[str, Any]) -> str:
             f"| {name} | {'yes' if row.get('proven') else 'no'} | {cells[0]} | {cells[1]} | {row.get('size', '-')} "
             f"| {times} |"
         )
+    lines += ["", "Convolutions in float:", "", "| network | runtime | how many | reason |", "|---|---|---|---|"]
+    for name in CASES:
+        for runtime in RUNTIMES:
+            row = results.get(name, {}).get(runtime, {})
+            integer, every = row.get("convolutions") or (0, 0)
+            reasons = dict(row.get("in_float") or {})
+            other = every - integer - sum(reasons.values())
+            if other > 0:
+                reasons["its input or weight has no quantizer"] = other
+            lines += [f"| {name} | {runtime} | {count} | {reason} |" for reason, count in reasons.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from lightning_nncf.capture.attention import ATTENTION, attend, is_self_attention
 from lightning_nncf.capture.boundaries import Boundaries
 from lightning_nncf.capture.calls import Port, RunningCall
 from lightning_nncf.capture.origins import Origin, Origins
@@ -32,7 +33,8 @@ class Recorder(TorchFunctionMode):
         virtual_root: Record everything, also outside the network's own call. Modules called from outside any other
             are then independent of each other: each of their calls has index 0.
 
-    Composite functions (``F.relu``, ``scaled_dot_product_attention``) are one op. Functions that return no tensor and
+    Composite functions (``F.relu``, ``scaled_dot_product_attention``) are one op, except self-attention with its
+    projections, whose ops have the attribute ``inside``. Functions that return no tensor and
     updates of buffers (``num_batches_tracked``) are no ops, but count for the index in addresses.
     """
 
@@ -59,7 +61,7 @@ class Recorder(TorchFunctionMode):
 
     def start(self, mode: str) -> None:
         """Begin one run in a mode; tensors of earlier runs are let go."""
-        self.mode = mode
+        self.mode, self._inside = mode, ""
         self._origins.clear()
         self._outsiders = 0
         self._stack[:] = [self._virtual] if self._virtual is not None else []
@@ -159,6 +161,12 @@ class Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if not self._stack:
             return func(*args, **kwargs)
+        if is_self_attention(func, args, kwargs):
+            self._inside = ATTENTION
+            with self:
+                result = attend(args, kwargs)
+            self._inside = ""
+            return result
         running = self._stack[-1]
         name = function_name(func)
         index = running.functions[name]
@@ -223,7 +231,7 @@ class Recorder(TorchFunctionMode):
                 index=index,
                 by_hook=not running.in_forward,
                 lookups={port: reader for port in parameters for reader in self._lookup(inputs[port])},
-                attributes=attributes_of(func, args, kwargs),
+                attributes=attributes_of(func, args, kwargs) | ({"inside": self._inside} if self._inside else {}),
                 **self._place(running.frame.module),
             )
         )

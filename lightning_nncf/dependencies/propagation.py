@@ -98,9 +98,11 @@ def _apply(call: Call) -> list[Value]:
         return [WHOLE] * outputs
     if op.function == OUTPUT:
         return call.freeze_all("output of the network")
+    # What a function of PyTorch calls has sizes that the function is told.
+    whole = op.attributes.get("inside")
     rule = RULES.get(op.function)
-    if rule is None:
-        return call.freeze_all(f"`{op.function}` is not understood")
+    if whole or rule is None:
+        return call.freeze_all(f"`{whole or op.function}` is not understood")
     found = [_checked(value, info.shape) for value, info in zip(rule(call), op.outputs, strict=False)]
     return found + [WHOLE] * (outputs - len(found))
 

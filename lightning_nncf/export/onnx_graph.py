@@ -122,8 +122,11 @@ class OnnxGraph:
     def only_consumer(self, name: str) -> onnx.NodeProto | None:
         """Return the node that reads a tensor if it is the only one and the tensor is not needed elsewhere."""
         nodes = self._consumers.get(name, [])
-        free = name not in self.outputs and name not in self._inner
-        return nodes[0] if free and len(nodes) == 1 else None
+        return nodes[0] if len(nodes) == 1 and not self.is_read_elsewhere(name) else None
+
+    def is_read_elsewhere(self, name: str) -> bool:
+        """Whether a tensor is an output, or is read inside a loop or a branch."""
+        return name in self.outputs or name in self._inner
 
     def constant(self, name: str) -> NDArray[Any] | None:
         """Return the value of a tensor that depends on no input of the model, None for all others.

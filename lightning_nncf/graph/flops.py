@@ -89,7 +89,9 @@ def layer_costs(graph: NetworkGraph) -> list[LayerCost]:
 def positions_of(op: OpNode) -> dict[int, float]:
     """Return for each port of an op with the weight of a layer at how many positions of a sample it is used."""
     if op.function == "linear" and 1 in op.parameters:
-        return {1: prod(op.outputs[0].shape[1:-1])}
+        # Inside of attention, tokens come before samples.
+        inside = "inside" in op.attributes
+        return {1: prod(op.outputs[0].shape[:1] if inside else op.outputs[0].shape[1:-1])}
     if op.function in _RANKS and 1 in op.parameters:
         # A transposed convolution uses its weight once per position of its input.
         seen = op.inputs[0] if op.function.startswith("conv_transpose") else op.outputs[0]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from lightning_nncf.capture.attention import ATTENTION, attend, is_self_attention
 from lightning_nncf.capture.values import has_values, replace_tensors
 from lightning_nncf.graph.addresses import function_name
 from lightning_nncf.hooks.frames import Frame, is_latest
@@ -45,6 +46,10 @@ class LocalMode(TorchFunctionMode):
         if frame.depth:
             return func(*args, **kwargs)
         hooked = frame.hooked
+        # Where attention was one op when the network was captured, it stays one.
+        if ATTENTION not in hooked.counts and is_self_attention(func, args, kwargs):
+            with self:
+                return attend(args, kwargs)
         name = function_name(func)
         count = hooked.counts.get(name)
         if count is None:

@@ -112,7 +112,8 @@ def _activation_site(
         kind: Literal["op_input", "op_output"] = "op_output"
     else:
         # Further arguments of a module may be left out in another call, which would shift their positions.
-        if frame.inputs.get(key) == 0 and frame.module and not op.by_hook:
+        # Attention attends to itself only as long as its three arguments are one.
+        if frame.inputs.get(key) == 0 and frame.module and not op.by_hook and "inside" not in op.attributes:
             return HookSite(kind="module_input", holder=holder, slot=f"{above}in{suffix}", **common)
         kind = "op_input"
     if op.index is None:

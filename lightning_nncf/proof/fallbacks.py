@@ -114,6 +114,17 @@ class _Graph:
         kind = self._kind(node)
         return kind is None or kind in _BYTES
 
+    def reaches_quantizer(self, name: str) -> bool:
+        """Whether anything that is computed from a tensor is quantized."""
+        waiting, seen = [name], {name}
+        while waiting:
+            for node in self.readers.get(waiting.pop(), ()):
+                if node.op_type == "QuantizeLinear":
+                    return True
+                waiting += [output for output in node.output if output not in seen]
+                seen.update(node.output)
+        return False
+
     def _kind(self, node: NodeProto) -> int | None:
         for name in (node.input[0], *node.input[2:3]):
             if name in self.constants:
@@ -150,6 +161,8 @@ def _onnxruntime(graph: _Graph, node: NodeProto, version: str | None) -> str:
         return f"{maker.op_type} stands between its input's quantizer and it"
     if node.output[0] in graph.outputs:
         return "its output is one of the network's and not quantized"
+    if not graph.reaches_quantizer(node.output[0]):
+        return "only outputs of the network follow, which are not quantized"
     readers = graph.readers.get(node.output[0], [])
     if len(readers) > 1:
         return f"{len(readers)} nodes read its output before it is quantized"

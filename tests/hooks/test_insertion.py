@@ -384,10 +384,8 @@ def test_attention_out_projection_is_compressed_though_never_called(grad: bool) 
     torch.manual_seed(0)
     net = Attention()
     graph = trace(net, lambda: net(torch.rand(2, 3, 8)))
-    op = graph["attention/multi_head_attention_forward:0"]
-    ports = {name: port for port, name in op.parameters.items()}
-    for name, factor in (("attention.in_proj_weight", 1.3), ("attention.out_proj.weight", 0.7)):
-        put(net, graph, "weight", op.address, ports[name], Affine(factor))
+    for op, factor in (("attention/linear:0", 1.3), ("attention/linear:1", 0.7)):
+        put(net, graph, "weight", op, 1, Affine(factor))
     plain = copy.deepcopy(net)
     strip(plain)
     with torch.no_grad():
@@ -406,7 +404,7 @@ def test_encoder_layer_gives_the_same_with_and_without_gradients() -> None:
     net = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
     graph = trace(net, lambda: net(torch.rand(2, 3, 8)))
     put(net, graph, "weight", "linear1/linear:0", 1, Affine(1.3))
-    put(net, graph, "weight", "self_attn/multi_head_attention_forward:0", 4, Affine(1.2))
+    put(net, graph, "weight", "self_attn/linear:1", 1, Affine(1.2))
     net.eval()
     x = torch.rand(2, 3, 8)
     with torch.no_grad():

@@ -47,6 +47,15 @@ def test_layer_that_runs_in_float_is_named_with_the_reason(tmp_path: Path) -> No
     assert report.summary()["onnxruntime"]["warnings"] == [warning]
 
 
+def test_layer_from_which_only_outputs_follow_is_said_to_be_the_last(tmp_path: Path) -> None:
+    network, x = nn.Sequential(_Head(), nn.Flatten(), nn.Softmax(1)).eval(), torch.randn(4, 3, 8, 8)
+    quick_export(network, x, tmp_path / "m.onnx")
+    layers = quantized_layers(onnx.load(tmp_path / "m.onnx"), {"onnxruntime": "1.32.0"})
+    reasons = [layer.reasons["onnxruntime"] for layer in layers]
+    assert reasons[1] == "only outputs of the network follow, which are not quantized"
+    assert reasons[0] != reasons[1]
+
+
 def test_quantized_layers_of_a_file_are_those_with_quantized_weight_and_input(residual: _Exported) -> None:
     layers = quantized_layers(onnx.load(residual[2]), {"onnxruntime": "1.32.0"})
     assert [layer.op for layer in layers] == ["Conv", "Conv", "Gemm"]

@@ -60,8 +60,9 @@ def _never_followed(graph: NetworkGraph, structure: Structure, params: PruningPa
     allowed = "; `grouping: full` allows it" if params.grouping == "nncf" else ""
 
     def reason(op: OpNode) -> str:
-        if op.function not in CONVOLUTIONS and op.function != "linear":
-            return f"`{op.function}` is not understood ({op.address})"
+        whole = op.attributes.get("inside")
+        if whole or (op.function not in CONVOLUTIONS and op.function != "linear"):
+            return f"`{whole or op.function}` is not understood ({op.address})"
         return f"{'linear layer' if op.function == 'linear' else 'grouped convolution'}{allowed} ({op.address})"
 
     return {

@@ -69,6 +69,10 @@ class QuantizationConfig(AlgorithmConfig):
     quantize_outputs: bool = False
     """Whether the outputs of the network are quantized."""
 
+    quantize_after_convolutions: bool = True
+    """Whether every convolution but the last has a quantizer behind it on CPUs, also where its result is used in
+    floating point: ONNX Runtime computes it in floating point otherwise. OpenVINO does not need it."""
+
     scope_overrides: ScopeOverridesConfig = ScopeOverridesConfig()
     """Constraints on the quantizers of single scopes."""
 

@@ -57,6 +57,7 @@ def placement_settings(
         accepts=accepts,
         quantize_inputs=config.quantize_inputs,
         quantize_outputs=config.quantize_outputs,
+        quantize_after_convolutions=config.quantize_after_convolutions,
         overflow_fix=config.overflow_fix,
     )
 

@@ -2,10 +2,12 @@
 
 ONNX Runtime keeps a convolution in float when a BatchNormalization stands behind its quantized weight. The factor of
 each channel goes into the scale of that channel, exactly: the integers of the weight stay what they were in training.
+Products and sums with a constant per channel are folded in the same way: a frozen batch norm is written like that.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +37,8 @@ class FoldedBatchNorms:
 def fold_batch_norms(graph: OnnxGraph) -> FoldedBatchNorms:
     """Fold every BatchNormalization behind a convolution or Gemm with a dequantized constant weight.
 
+    Products and sums with constants are folded, too, but are not counted.
+
     Args:
         graph: Graph with ``DequantizeLinear`` weights.
 
@@ -43,9 +47,9 @@ def fold_batch_norms(graph: OnnxGraph) -> FoldedBatchNorms:
     """
     folded, left = 0, []
     shared: dict[tuple[str, ...], tuple[str, str]] = {}
-    for norm in [node for node in graph.nodes if node.op_type == "BatchNormalization"]:
-        producer = graph.producer(norm.input[0])
-        if producer is None or producer.op_type not in ("Conv", "ConvTranspose", "Gemm"):
+    for norm in [node for node in graph.nodes if node.op_type in ("BatchNormalization", "Mul", "Add")]:
+        producer = _layer_before(graph, norm)
+        if producer is None:
             continue
         dequantize = graph.producer(producer.input[1])
         if (
@@ -55,6 +59,8 @@ def fold_batch_norms(graph: OnnxGraph) -> FoldedBatchNorms:
         ):
             continue
         reason = _fold(graph, norm, producer, dequantize, shared)
+        if norm.op_type != "BatchNormalization":
+            continue
         if reason is None:
             folded += 1
         else:
@@ -76,17 +82,21 @@ def _fold(
     if axis is None:
         return f"{producer.op_type} with groups or factors has no channel axis for it"
     # The same weight, bias and batch norm again: a layer called a second time.
-    key = (producer.op_type, *producer.input[1:], *norm.input[1:5], str(attribute(norm, "epsilon", 1e-5)))
+    key = (
+        producer.op_type,
+        *producer.input[1:],
+        norm.op_type,
+        *_constants(norm),
+        str(attribute(norm, "epsilon", 1e-5)),
+    )
     if key in shared:
         graph.replace_all([(producer, [_behind(producer, norm, *shared[key])]), (norm, [])])
         return None
-    moments = [graph.constant(name) for name in norm.input[1:5]]
-    if any(value is None for value in moments):
-        return "its statistics are not constant"
-    gamma, beta, mean, variance = (np.asarray(value, dtype=np.float64) for value in moments)
-    factor = gamma / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))
-
     integers = np.asarray(graph.constant(dequantize.input[0]))
+    affine = _affine(graph, norm, integers.ndim, integers.shape[axis])
+    if affine is None:
+        return "its statistics are not constant"
+    factor, mean, beta = affine
     scale = np.asarray(graph.constant(dequantize.input[1]))
     has_zero_point = len(dequantize.input) > 2
     zero_point = np.asarray(graph.constant(dequantize.input[2])) if has_zero_point else np.zeros((), integers.dtype)
@@ -123,6 +133,49 @@ def _fold(
     # The weight is unfolded where others share it, so its own node stays until a sweep finds it unused.
     graph.replace_all([(producer, [new_dequantize, new_producer]), (norm, [])])
     return None
+
+
+def _layer_before(graph: OnnxGraph, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    """Return the layer whose result a node takes, None if it takes another computed tensor too."""
+    for port in range(1 if node.op_type == "BatchNormalization" else 2):
+        producer = graph.producer(node.input[port])
+        if producer is not None and producer.op_type in ("Conv", "ConvTranspose", "Gemm"):
+            others = () if node.op_type == "BatchNormalization" else (node.input[1 - port],)
+            return producer if all(graph.constant(name) is not None for name in others) else None
+    return None
+
+
+def _constants(node: onnx.NodeProto) -> Sequence[str]:
+    return node.input[1:5] if node.op_type == "BatchNormalization" else sorted(node.input)
+
+
+def _affine(
+    graph: OnnxGraph, node: onnx.NodeProto, rank: int, channels: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+    """Return factor, mean and shift per channel, ``[C]``: what a node makes of x is ``(x - mean) * factor + shift``.
+
+    Args:
+        graph: The graph.
+        node: BatchNormalization, Mul or Add.
+        rank: Rank of what it takes, whose channels are on axis 1.
+        channels: How many there are.
+
+    Returns:
+        None where these are not constant, or are more than one value per channel.
+    """
+    values = [graph.constant(name) for name in _constants(node)]
+    if node.op_type == "BatchNormalization":
+        if any(value is None for value in values):
+            return None
+        gamma, shift, mean, variance = (np.asarray(value, dtype=np.float64) for value in values)
+        return gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5)), mean, shift
+    constant = next(value for value in values if value is not None)
+    shape = (1,) * (rank - constant.ndim) + constant.shape
+    if len(shape) != rank or any(size != 1 for axis, size in enumerate(shape) if axis != 1):
+        return None
+    each = np.broadcast_to(np.asarray(constant, dtype=np.float64).reshape(-1), channels)
+    zeros, ones = np.zeros(channels), np.ones(channels)
+    return (each, zeros, zeros) if node.op_type == "Mul" else (ones, zeros, each)
 
 
 def _behind(producer: onnx.NodeProto, norm: onnx.NodeProto, weight: str, bias: str) -> onnx.NodeProto:

@@ -7,12 +7,15 @@ import onnx
 from onnx import helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph, rewired
+from lightning_nncf.export.passes.sources import pads_with_zeros
 
 __all__ = ["repeat_quantizers"]
 
 _MOVING = frozenset(
     {"Concat", "Flatten", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze", "DepthToSpace"}
 )
+"""Ops that move values."""
+_KEEPING = _MOVING | {"Relu"}
 """Ops whose results lie on the grid of their inputs."""
 _COMPUTING = frozenset({"Add", "AveragePool", "Conv", "ConvTranspose", "Gemm", "GlobalAveragePool", "MatMul", "Mul"})
 """Ops that ONNX Runtime runs in integers when their inputs come from a ``DequantizeLinear``."""
@@ -22,8 +25,8 @@ def repeat_quantizers(graph: OnnxGraph) -> int:
     """Write the quantizer of a tensor again behind ops that only move its values.
 
     ONNX Runtime computes a convolution in integers if a ``DequantizeLinear`` stands right before it. Behind a
-    concatenation or a split it does not, although the values still lie on the same grid; quantizing them once more with
-    the same scale changes nothing and shows it.
+    concatenation, a split or a ReLU it does not, although the values still lie on the same grid; quantizing them once
+    more with the same scale changes nothing and shows it. OpenVINO needs that behind a ReLU.
 
     Args:
         graph: Graph with ``QuantizeLinear`` and ``DequantizeLinear``.
@@ -38,7 +41,7 @@ def repeat_quantizers(graph: OnnxGraph) -> int:
     }
     replacements = []
     for node in graph.nodes:
-        if node.op_type not in _MOVING:
+        if node.op_type not in _KEEPING and not pads_with_zeros(graph, node):
             continue
         sources = node.input if node.op_type == "Concat" else node.input[:1]
         found = [grids.get(name) for name in sources]
@@ -48,7 +51,7 @@ def repeat_quantizers(graph: OnnxGraph) -> int:
         moved: dict[int, str] = {}
         new: list[onnx.NodeProto] = []
         for index, name in enumerate(node.output):
-            if not _helps(graph, name):
+            if not _helps(graph, name, node):
                 continue
             moved[index] = f"{name}/moved"
             new += [
@@ -76,12 +79,14 @@ def _same(graph: OnnxGraph, grid: tuple[str, str], other: tuple[str, str] | None
     )
 
 
-def _helps(graph: OnnxGraph, name: str) -> bool:
+def _helps(graph: OnnxGraph, name: str, maker: onnx.NodeProto) -> bool:
     """Whether a tensor reaches an op that gains from it and is not quantized already."""
     if name in graph.outputs:
         return False
     kinds = {node.op_type for node in graph.consumers(name)}
-    return bool(kinds & (_COMPUTING | _MOVING))
+    # Average pools are written anew together with the padding before them.
+    gaining = _COMPUTING - {"AveragePool"} if maker.op_type == "Pad" else _COMPUTING
+    return bool(kinds & (gaining | _KEEPING))
 
 
 def _linear(op: str, source: str, output: str, scale: str, zero_point: str) -> onnx.NodeProto:

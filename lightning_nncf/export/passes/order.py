@@ -14,7 +14,9 @@ from lightning_nncf.export.passes.batch_norm import fold_batch_norms
 from lightning_nncf.export.passes.bias import quantize_biases
 from lightning_nncf.export.passes.bias_room import make_room_for_biases
 from lightning_nncf.export.passes.clips import merge_clips
+from lightning_nncf.export.passes.factors import fold_factors
 from lightning_nncf.export.passes.findings import Pass
+from lightning_nncf.export.passes.hoisting import hoist_quantizers
 from lightning_nncf.export.passes.movement import repeat_quantizers
 from lightning_nncf.export.passes.pooling import rewrite_average_pools
 from lightning_nncf.export.passes.reductions import rewrite_reductions
@@ -36,11 +38,17 @@ _QDQ = (
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
     # A batch norm is folded into the DequantizeLinear right before its layer; behind a Transpose it would stay.
     Pass(function=fold_transposes),
-    # Commutes: one is about weights, the other about activations. Before `quantize_biases`, as it makes biases.
+    # Commutes: one is about weights, the other about activations. Before `quantize_biases`, as it makes biases, and
+    # before `hoist_quantizers`, which looks at what takes the result of a convolution.
     Pass(function=fold_batch_norms, writes="batch_norms"),
-    # Commutes: quantizers that are repeated have no clip to merge into. Before `sign_activations`, which takes them for
-    # the input of a layer, and `own_zero_points`, as they read the zero points that others read.
+    # A convolution gets a quantizer behind it only if it takes integers, which it may do now. Before `fold_factors`,
+    # which looks right before a factor, `sign_activations`, which takes what is repeated for the input of a layer, and
+    # `own_zero_points`, as it reads zero points of others.
     Pass(function=repeat_quantizers),
+    # Commutes: one is about convolutions, the other about products of activations.
+    Pass(function=hoist_quantizers),
+    # Commutes: it passes over quantizers that clip.
+    Pass(function=fold_factors),
     # Commutes: it passes over a clip that a pool reads.
     Pass(function=merge_clips),
     # Commutes: neither looks through what the other is about. Before `own_zero_points`, as it adds readers of one.

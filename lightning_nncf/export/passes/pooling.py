@@ -19,7 +19,14 @@ import onnx
 from onnx import helper
 
 from lightning_nncf.export.onnx_graph import OnnxGraph, attribute, rewired
-from lightning_nncf.export.passes.sources import MOVING, SCALING, is_activation_dequantize, quantized_source, shield
+from lightning_nncf.export.passes.sources import (
+    MOVING,
+    SCALING,
+    is_activation_dequantize,
+    pads_with_zeros,
+    quantized_source,
+    shield,
+)
 
 __all__ = ["rewrite_average_pools"]
 
@@ -105,9 +112,8 @@ def _padded(
 def _grid(graph: OnnxGraph, name: str) -> Sequence[str] | None:
     """Return the scale and zero point of a tensor that lies on one grid with the zeros around it, else None."""
     node = graph.producer(name)
-    if node is not None and node.op_type == "Pad" and attribute(node, "mode", "constant") == "constant":
-        value = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
-        node = None if value is None or np.any(value) else graph.producer(node.input[0])
+    if node is not None and pads_with_zeros(graph, node):
+        node = graph.producer(node.input[0])
     if node is None or node.op_type != "DequantizeLinear" or not is_activation_dequantize(graph, node):
         return None
     scale = graph.constant(node.input[1])

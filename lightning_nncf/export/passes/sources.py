@@ -8,9 +8,17 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from lightning_nncf.export.onnx_graph import OnnxGraph
+from lightning_nncf.export.onnx_graph import OnnxGraph, attribute
 
-__all__ = ["MOVING", "SCALING", "is_activation_dequantize", "quantized_source", "reaches_quantizer", "shield"]
+__all__ = [
+    "MOVING",
+    "SCALING",
+    "is_activation_dequantize",
+    "pads_with_zeros",
+    "quantized_source",
+    "reaches_quantizer",
+    "shield",
+]
 
 MOVING = frozenset(
     {"Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Transpose"}
@@ -26,6 +34,14 @@ def is_activation_dequantize(graph: OnnxGraph, node: onnx.NodeProto | None) -> b
     """Whether a node dequantizes something that is no constant; a ``FakeQuantize`` does both."""
     kinds = ("DequantizeLinear", "FakeQuantize")
     return node is not None and node.op_type in kinds and graph.constant(node.input[0]) is None
+
+
+def pads_with_zeros(graph: OnnxGraph, node: onnx.NodeProto) -> bool:
+    """Whether a node pads with zeros, which are on every grid."""
+    if node.op_type != "Pad" or attribute(node, "mode", "constant") != "constant":
+        return False
+    value = graph.constant(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(())
+    return value is not None and not np.any(value)
 
 
 def quantized_source(graph: OnnxGraph, name: str, through: Container[str]) -> onnx.NodeProto | None:

@@ -66,17 +66,28 @@ class Everything(nn.Module):
         self.wider = QuantizedConv(nn.ConvTranspose2d(4, 4, 2, stride=2))
         self.wide, self.highest = activation(-2.0, 2.0), activation(-2.0, 2.0)
         self.turned, self.lone = Turned(), Lone()
+        self.patches, self.patch_norm = QuantizedConv(conv()), nn.BatchNorm2d(4)
+        self.tokens = activation(-2.0, 2.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
         x = self.six(F.relu6(self.narrow(x)))
         x = self.around(self.joined(torch.cat([x, F.max_pool2d(x, 3, 1, 1)], 1)))
         sums = torch.sum(x, (2, 3)), torch.sum(F.max_pool2d(x, 3, 1, 1), (2, 3))
+        tokens = self.tokens(self.patch_norm(self.patches(F.max_pool2d(x, 3, 1, 1))).flatten(2))
+        scores = tokens @ (tokens.transpose(1, 2) * 0.5)
         x = self.pooled(F.avg_pool2d(x, 3, 1, 1))
         x = self.wide(self.wider(x))
         rows = x.flatten(2)
         means, highest = rows.mean(2), (rows + 1).amax(2)
-        return (*sums, rows @ rows.transpose(1, 2), self.turned(means), self.highest(highest), self.lone(highest))
+        return (
+            *sums,
+            scores,
+            rows @ rows.transpose(1, 2),
+            self.turned(means),
+            self.highest(highest),
+            self.lone(highest),
+        )
 
 
 class Sequences(nn.Module):

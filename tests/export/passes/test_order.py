@@ -23,7 +23,8 @@ COMMUTES = [
     ("qdq", "labels_in", "end_sequences"),
     ("qdq", "end_sequences", "lower"),
     ("qdq", "fold_batch_norms", "repeat_quantizers"),
-    ("qdq", "repeat_quantizers", "merge_clips"),
+    ("qdq", "hoist_quantizers", "fold_factors"),
+    ("qdq", "fold_factors", "merge_clips"),
     ("qdq", "merge_clips", "rewrite_average_pools"),
     ("qdq", "rewrite_average_pools", "rewrite_reductions"),
     ("qdq", "rewrite_reductions", "sign_activations"),
@@ -103,6 +104,8 @@ def test_neighbours_that_commute_give_one_file_in_both_orders(
         ("labels_in", "lower"),
         ("fold_transposes", "store_weights"),
         ("fold_batch_norms", "quantize_biases"),
+        ("fold_batch_norms", "hoist_quantizers"),
+        ("repeat_quantizers", "fold_factors"),
         ("repeat_quantizers", "sign_activations"),
         ("repeat_quantizers", "own_zero_points"),
         ("rewrite_average_pools", "own_zero_points"),
@@ -191,6 +194,15 @@ def test_batch_norm_stays_behind_a_transposed_weight_if_folded_before_the_transp
     right, wrong = both_orders(everything, "qdq", "fold_transposes", "fold_batch_norms")
     assert "BatchNormalization" not in kinds(right)
     assert kinds(wrong).count("BatchNormalization") == 1
+
+
+@matters("qdq", "repeat_quantizers", "hoist_quantizers")
+def test_result_is_quantized_too_late_if_hoisted_before_the_input_is_quantized_again(
+    everything: Mapping[str, Sequence[Exported]],
+) -> None:
+    graphs = both_orders(everything, "qdq", "repeat_quantizers", "hoist_quantizers")
+    takers = [[each.op_type for each in graph.consumers(node(graph, "patches/Conv").output[0])] for graph in graphs]
+    assert takers == [["QuantizeLinear"], ["Reshape"]]
 
 
 @matters("qdq", "make_room_for_biases", "widen_weights")

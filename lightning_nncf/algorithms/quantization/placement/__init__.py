@@ -35,6 +35,10 @@ the weights; `solver` runs them and `placed` writes the setup.
   classifier without a linear layer.
 * On CPUs a convolution followed by an activation function that does more than clip (leaky ReLU, SiLU, hard swish) has
   a quantizer between the two, or ONNX Runtime would compute it in floating point. NNCF fuses them.
+* On CPUs every convolution has a quantizer behind it but the last, transposed ones and those whose result the network
+  returns, whoever else takes the result, or ONNX Runtime would compute it in floating point; it serves all that are
+  quantized there. NNCF leaves the result alone where one consumer needs full precision:
+  `quantize_after_convolutions: false`. A batch norm behind an activation function does not fuse with a convolution.
 * Comparisons, logic and unfused activation functions keep full precision on every device (NNCF 2.13 agrees on the
   last); powers, sums and divisions on CPUs: none divides in integers, and a small divisor would become zero. Padding
   with another value than zero does not move quantizers.
@@ -54,8 +58,8 @@ the weights; `solver` runs them and `placed` writes the setup.
 * Unknown ops keep full precision, as in NNCF 2.13.
 
 Recurrent layers have quantized weights but activations in full precision, which no hook reaches inside them; as nothing
-is accumulated in integers, the weights keep their whole range. The inside of ``multi_head_attention_forward`` cannot be
-reached either; it keeps full precision.
+is accumulated in integers, the weights keep their whole range. ``multi_head_attention_forward`` is seen from inside
+where a sequence attends to itself; attention to another one keeps full precision.
 """
 
 from __future__ import annotations

@@ -110,18 +110,22 @@ class _Fuser:
         arriving = {edge.source for address in found for edge in self.flow.activations_into(address)} - set(found)
         return found if arriving == {piece[-1]} else None
 
-    def separate(self, first: tuple[str, ...], later: tuple[str, ...]) -> bool:
-        """Whether an activation function needs a quantizer before it for the convolution to run in integers."""
-        convolution = operator_of(self.flow.ops[first[0]]) in CONVOLUTIONS
+    def separate(self, chain: list[tuple[str, ...]], later: tuple[str, ...]) -> bool:
+        """Whether a function needs a quantizer before it for the convolution to run in integers.
+
+        An activation function does that more than clips, and a batch norm behind an activation function.
+        """
+        convolution = operator_of(self.flow.ops[chain[0][0]]) in CONVOLUTIONS
         clips = len(later) == 1 and canonical(self.flow.ops[later[0]].function) in CLIPPING
-        return convolution and self.roles[later[0]] == ACTIVATION and not clips
+        fits = clips if self.roles[later[0]] == ACTIVATION else self.roles[chain[-1][0]] != ACTIVATION
+        return convolution and not fits
 
     def chain(self, piece: tuple[str, ...]) -> list[tuple[str, ...]]:
         for pattern in _CONTINUATIONS.get(self.roles[piece[0]], ()):
             chain = [piece]
             for role in pattern:
                 found = self.following(chain[-1])
-                if found is None or self.roles[found[0]] != role or self.separate(piece, found):
+                if found is None or self.roles[found[0]] != role or self.separate(chain, found):
                     break
                 chain.append(found)
             else:

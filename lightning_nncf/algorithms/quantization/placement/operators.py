@@ -16,8 +16,10 @@ __all__ = [
     "ELEMENTWISE",
     "LINEAR",
     "NEITHER",
+    "TRANSPOSED",
     "activation_ports",
     "canonical",
+    "is_replaceable",
     "is_scalar_arithmetic",
     "keeps_channels",
     "operator_of",
@@ -96,7 +98,9 @@ _OPERATORS = _table(
     )
 )
 
-CONVOLUTIONS = frozenset({"Convolution", "DepthWiseConvolution", "ConvolutionBackpropData"})
+TRANSPOSED = "ConvolutionBackpropData"
+"""Operator of transposed convolutions."""
+CONVOLUTIONS = frozenset({"Convolution", "DepthWiseConvolution", TRANSPOSED})
 """Operators that slide a weight over their input."""
 LINEAR = CONVOLUTIONS | {"MatMul"}
 """Operators that multiply and accumulate."""
@@ -207,3 +211,15 @@ def is_scalar_arithmetic(op: OpNode) -> bool:
 def keeps_channels(op: OpNode) -> bool:
     """Whether axis 1 of the op's output is axis 1 of its input, so that ranges per channel can move through."""
     return canonical(op.function) in _KEEPS_CHANNELS
+
+
+def is_replaceable(op: OpNode) -> bool:
+    """Whether replacing what the op returns replaces the tensor that is used afterwards.
+
+    An op that writes into its argument is often called for that effect alone.
+
+    >>> is_replaceable(OpNode(address="a", function="relu_")), is_replaceable(OpNode(address="b", function="__add__"))
+    (False, True)
+    """
+    name = op.function
+    return name != "__setitem__" and not (name.endswith("_") and not name.endswith("__"))

@@ -18,10 +18,10 @@ from lightning_nncf.algorithms.quantization.placement.candidates import (
     merge_single,
 )
 from lightning_nncf.algorithms.quantization.placement.fusing import Unit, Units
-from lightning_nncf.algorithms.quantization.placement.operators import keeps_channels
+from lightning_nncf.algorithms.quantization.placement.operators import is_replaceable, keeps_channels
 from lightning_nncf.algorithms.quantization.placement.settings import PlacementSettings
 from lightning_nncf.algorithms.quantization.placement.traits import Behaviour, Trait
-from lightning_nncf.graph.graph import Edge, InsertionPoint, OpNode
+from lightning_nncf.graph.graph import Edge, InsertionPoint
 
 __all__ = ["Group", "Propagation", "Quantizer"]
 
@@ -67,24 +67,12 @@ class Quantizer:
 
     def current(self) -> Quantizer:
         """Return the quantizer this one was merged into."""
-        found = self
-        while found.place_in is not None:
-            found = found.place_in
-        return found
+        return self if self.place_in is None else self.place_in.current()
 
 
 Arrival = Quantizer | _Need
 _NOTHING: Final = _Need.NOTHING
 _PRECISION: Final = _Need.PRECISION
-
-
-def _replaceable(op: OpNode) -> bool:
-    """Whether replacing what the op returns replaces the tensor that is used afterwards.
-
-    An op that writes into its argument is often called for that effect alone.
-    """
-    name = op.function
-    return name != "__setitem__" and not (name.endswith("_") and not name.endswith("__"))
 
 
 class Propagation:
@@ -119,7 +107,10 @@ class Propagation:
     def run(self) -> Propagation:
         """Visit all units."""
         for unit in reversed(self.units.ordered):
-            self._visit(unit, self._need_of_result(unit))
+            need = self._need_of_result(unit)
+            if self.behaviours[unit].result_candidates and not isinstance(need, Quantizer):
+                self._quantize_result(unit, self.behaviours[unit].result_candidates)
+            self._visit(unit, need)
         return self
 
     @property
@@ -155,8 +146,7 @@ class Propagation:
             if self.units.flow.carries(edge) or self.units.flow.computes_weight(edge, self.quantized):
                 group = shared or self._new_group(behaviour.candidates)
                 shared = group if behaviour.is_unified else None
-                quantizer = Quantizer(ops=(unit.first.address,), group=group)
-                group.members.append(quantizer)
+                quantizer = self._new_quantizer((unit.first.address,), group)
                 self._stand(quantizer, _before(edge))
                 self.arrivals[edge] = quantizer
             else:
@@ -179,9 +169,8 @@ class Propagation:
             return
         clones = [need]
         for _ in carrying[1:]:
-            clone = Quantizer(ops=need.ops, group=need.group, homes=need.homes)
-            need.group.members.append(clone)
-            clones.append(clone)
+            clones.append(self._new_quantizer(need.ops, need.group))
+            clones[-1].homes = need.homes
         for edge, clone in zip(carrying, clones, strict=True):
             self._stand(clone, _before(edge))
             self.arrivals[edge] = clone
@@ -238,12 +227,22 @@ class Propagation:
             _log.warning(
                 "the consumers of %s share no quantizer format; each keeps a quantizer of its own", unit.last.address
             )
+        if merged is None or _PRECISION in needs:
             return _PRECISION
-        if _PRECISION in needs:
-            return _PRECISION
-        if _replaceable(unit.last):
+        if is_replaceable(unit.last):
             self._stand(merged, InsertionPoint(kind="output", address=unit.last.address, port=output))
         return merged
+
+    def _quantize_result(self, unit: Unit, candidates: Candidates) -> None:
+        """Quantize what a unit gives although somebody needs it in full precision, or nobody quantized."""
+        edges = self.units.flow.outputs[unit.last.address]
+        arrived = (self.arrivals.get(edge) for edge in edges)
+        standing = dict.fromkeys(need.current() for need in arrived if isinstance(need, Quantizer))
+        quantizer = self._merge(list(standing)) if standing else None
+        if quantizer is None:
+            ops = tuple(dict.fromkeys(self.units.of[edge.target].first.address for edge in edges))
+            quantizer = self._new_quantizer(ops, self._new_group(candidates))
+        self._stand(quantizer, InsertionPoint(kind="output", address=unit.last.address))
 
     def _stand(self, quantizer: Quantizer, point: InsertionPoint) -> None:
         if self.settings.accepts(point):
@@ -255,6 +254,10 @@ class Propagation:
         group = Group(candidates)
         self.groups.append(group)
         return group
+
+    def _new_quantizer(self, ops: tuple[str, ...], group: Group) -> Quantizer:
+        group.members.append(Quantizer(ops=ops, group=group))
+        return group.members[-1]
 
     def _merge(self, quantizers: Sequence[Quantizer]) -> Quantizer | None:
         """Replace quantizers of one tensor by one that suits all; ``None`` if no format does."""

@@ -93,6 +93,8 @@ class PlacementSettings:
         accepts: Whether a module can be inserted at a point; a quantizer steps back to the last point that can.
         quantize_inputs: Whether the inputs of the network are quantized.
         quantize_outputs: Whether the outputs of the network are quantized.
+        quantize_after_convolutions: Whether a convolution has a quantizer behind it even if its result is used in full
+            precision, on devices that compute it in integers only then.
         unified: Groups of ops whose activation quantizers share one scale, each as what the user wrote to the
             addresses it selects.
         validate: Whether an entry of `unified` without quantizers is an error.
@@ -110,6 +112,7 @@ class PlacementSettings:
     accepts: Callable[[InsertionPoint], bool] = _any_point
     quantize_inputs: bool = True
     quantize_outputs: bool = False
+    quantize_after_convolutions: bool = True
     unified: Sequence[Mapping[str, Sequence[str]]] = ()
     validate: bool = True
     overflow_fix: Literal["enable", "disable", "first_layer_only"] = "enable"

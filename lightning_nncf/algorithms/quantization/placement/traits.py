@@ -18,6 +18,8 @@ from lightning_nncf.algorithms.quantization.placement.operators import (
     ELEMENTWISE,
     LINEAR,
     NEITHER,
+    TRANSPOSED,
+    is_replaceable,
 )
 from lightning_nncf.algorithms.quantization.placement.settings import Constraints, Kind, PlacementSettings
 from lightning_nncf.errors import PlacementError
@@ -41,11 +43,19 @@ class Trait(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Behaviour:
-    """Trait of a unit and, where its inputs are quantized, the formats allowed for them and whether they share one."""
+    """Trait of a unit and the formats of the quantizers around it.
+
+    Args:
+        trait: What happens to quantizers that come to it, and whether it asks for some.
+        candidates: Where its inputs are quantized, the formats allowed for them.
+        is_unified: Whether its inputs share one format.
+        result_candidates: Where its result is quantized whoever takes it, the formats allowed for that.
+    """
 
     trait: Trait
     candidates: Candidates = ()
     is_unified: bool = False
+    result_candidates: Candidates = ()
 
 
 def conflict(address: str, kind: Kind, device: str, allowed: Candidates, constraints: Constraints) -> PlacementError:
@@ -141,10 +151,47 @@ def assign_traits(units: Units, table: HardwareTable, settings: PlacementSetting
         if not _is_covered(unit, settings):
             return Behaviour(trait=Trait.NON_QUANTIZABLE)
         if trait in (Trait.QUANTIZABLE, Trait.QUANTIZABLE_IF_RESULT):
-            return Behaviour(trait=trait, candidates=allowed(unit), is_unified=table.unifies(unit.operator))
+            return Behaviour(
+                trait=trait,
+                candidates=allowed(unit),
+                is_unified=table.unifies(unit.operator),
+                result_candidates=_result_candidates(unit, units, table, settings)
+                if unit.operator in CONVOLUTIONS
+                else (),
+            )
         return Behaviour(trait=trait)
 
     return {unit: decide(unit) for unit in units.ordered}
+
+
+def _result_candidates(unit: Unit, units: Units, table: HardwareTable, settings: PlacementSettings) -> Candidates:
+    """Return the formats for the result of a convolution that computes in integers only if that is quantized.
+
+    Those are all on CPUs but transposed ones, which ONNX Runtime never computes in integers. What the network returns
+    stays exact, and so do the inputs of ops that are to keep full precision and what follows the last weight.
+    """
+    flow = units.flow
+    edges = flow.outputs[unit.last.address]
+    slides = unit.operator in CONVOLUTIONS - {TRANSPOSED} and table.quantizes(CONVOLUTION_ACTIVATION)
+    if not (slides and settings.quantize_after_convolutions and edges and is_replaceable(unit.last)):
+        return ()
+    takers = [units.of[edge.target] for edge in edges]
+    if any(_is_returned(taker, units, table) or not _is_covered(taker, settings) for taker in takers):
+        return ()
+    is_last = not any(taker.last.address in flow.before for taker in takers)
+    if is_last or not settings.covers(unit.first.address, "weight"):
+        return ()
+    found = activation_candidates(table, CONVOLUTION_ACTIVATION, takers[0].first.address, settings)
+    return tuple(config for config in found if not config.per_channel)
+
+
+def _is_returned(unit: Unit, units: Units, table: HardwareTable) -> bool:
+    """Whether a unit is an output of the network, or only moves values to one."""
+    if unit.first.function == OUTPUT:
+        return True
+    moves = unit.operator == "Agnostic" or unit.operator in table.agnostic
+    takers = dict.fromkeys(units.of[edge.target] for edge in units.flow.outputs[unit.last.address])
+    return moves and any(_is_returned(taker, units, table) for taker in takers)
 
 
 def _trait(unit: Unit, units: Units, table: HardwareTable, steady: set[str]) -> Trait:

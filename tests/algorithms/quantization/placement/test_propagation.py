@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lightning_nncf.algorithms.quantization.placement import (
@@ -10,6 +12,8 @@ from lightning_nncf.algorithms.quantization.placement import (
 )
 from lightning_nncf.graph.graph import InsertionPoint
 from tests.algorithms.quantization.placement.sketch import Sketch, activations, weights
+
+NNCF = PlacementSettings(quantize_after_convolutions=False)
 
 
 def test_quantizer_moves_through_agnostic_ops_to_the_producer() -> None:
@@ -39,7 +43,7 @@ def test_division_keeps_full_precision_because_a_small_divisor_would_become_zero
     net = Sketch()
     value = net.op("div", net.block(net.input(), "first"), net.block(net.input(), "second"))
     net.output(net.conv(value, "third"))
-    found = activations(place_quantizers(net.graph))
+    found = activations(place_quantizers(net.graph, NNCF))
     assert found["div:0"] == ("third/conv2d:0",)
     assert not any("div:0" in ops for ops in found.values())
 
@@ -90,7 +94,7 @@ def test_branch_that_needs_precision_keeps_quantizers_at_the_other_branches() ->
     net.output(net.conv(value, "a"))
     net.output(net.conv(value, "b"))
     net.output(net.op("softmax", value))
-    setup = place_quantizers(net.graph)
+    setup = place_quantizers(net.graph, NNCF)
     assert [place for place in activations(setup) if place != "/input:0"] == ["a/conv2d:0#0", "b/conv2d:0#0"]
     assert len(setup.unified) == 1  # one tensor, one scale
 
@@ -204,7 +208,7 @@ def test_in_place_ops_are_quantized_behind_where_their_result_may_be_dropped() -
     a = net.block(net.input(), "a")
     value = net.op("copy_", net.op("new_zeros"), a)
     net.output(net.conv(value, "c"))
-    assert "c/conv2d:0#0" in activations(place_quantizers(net.graph))
+    assert "c/conv2d:0#0" in activations(place_quantizers(net.graph, NNCF))
 
 
 def test_quantizer_steps_back_to_the_last_place_that_accepts_it() -> None:
@@ -240,7 +244,8 @@ def test_formats_that_agree_nowhere(merge: str, caplog: pytest.LogCaptureFixture
     def four_bits_for_b(address: str, kind: str) -> Constraints | None:
         return Constraints(bits=4) if address.startswith("b/") else None
 
-    settings = PlacementSettings(target_device="TRIAL", override=four_bits_for_b, merge=merge)  # type: ignore[arg-type]
+    given: dict[str, Any] = {"override": four_bits_for_b, "merge": merge}
+    settings = PlacementSettings(target_device="TRIAL", quantize_after_convolutions=False, **given)
     setup = place_quantizers(net.graph, settings)
     bits = {str(point.point): point.config.bits for point in setup.points if point.kind == "activation"}
     if merge == "single":
