@@ -1,135 +1,210 @@
-"""Quantize, export and run many architectures, untrained: how much of each really runs in integers.
+"""Networks of some hundred families, untrained: quantized, trained for one step, exported, and proven in each runtime.
 
-Run ``python -m benchmarks.networks [NAME ...]``; the result goes to ``benchmarks/results/networks.json``.
+    python -m benchmarks.networks [--only NAME ...] [--processes 1] [--threads 1]
+    python -m benchmarks.networks --latency [--threads 2]
+    python -m benchmarks.networks --table
+
+Every network has a process of its own; results are written after each one, so that a run can be stopped and goes on
+with those that are missing. ``--latency`` measures the files of float and INT8 networks in turn, which needs a machine
+that does nothing else, and adds to what is stored. Results: ``benchmarks/results/networks.json`` and ``networks.md``.
 """
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import copy
+import json
+import subprocess
 import sys
 import tempfile
 import time
+import traceback
 import warnings
-from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.machine import read_results, write_results
+from benchmarks.network_cases import CASES
 from lightning_nncf import compress, export_onnx
-from lightning_nncf.errors import ExportError
-from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
-from lightning_nncf.proof.int8_layers import count_int8_layers
+from lightning_nncf.core.compressed import CompressedNetwork
+from lightning_nncf.errors import ExportError, VerificationError
+from lightning_nncf.hooks.insertion import strip
+from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel, export_and_verify, verify_onnx
+from lightning_nncf.proof.latency import interleaved_medians
 
-CONFIG = {
-    "compression": {
-        "algorithm": "quantization",
-        "initializer": {"range": {"num_init_samples": 2}, "batchnorm_adaptation": {"num_bn_adaptation_samples": 0}},
-    }
-}
-Case = Callable[[], tuple[nn.Module, Any]]
-
-
-def classifier(name: str, size: int = 64) -> Case:
-    def make() -> tuple[nn.Module, Any]:
-        return torchvision.models.get_model(name, weights=None), torch.rand(2, 3, size, size)
-
-    return make
+CONFIG = {"compression": {"algorithm": "quantization", "initializer": {"range": {"num_init_samples": 2}}}}
+TIMEOUT = 1200
+RUNTIMES = {"onnxruntime": OnnxRuntimeModel, "openvino": OpenVINOModel}
+_FILE = Path(__file__).parent / "results" / "networks.md"
 
 
-def detector(name: str) -> Case:
-    def make() -> tuple[nn.Module, Any]:
-        network = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=5)
-        return network, ([torch.rand(3, 320, 320)],)
-
-    return make
-
-
-def transformer(kind: str) -> Case:
-    def make() -> tuple[nn.Module, Any]:
-        import transformers
-
-        size = {"vocab_size": 100, "use_cache": False}
-        tokens = torch.randint(0, 100, (2, 16))
-        if kind == "gpt2":
-            config = transformers.GPT2Config(n_layer=2, n_head=4, n_embd=64, n_positions=64, **size)
-            return transformers.GPT2LMHeadModel(config), {"input_ids": tokens}
-        config = transformers.BertConfig(
-            hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128, **size
-        )
-        return transformers.BertForSequenceClassification(config), {"input_ids": tokens}
-
-    return make
-
-
-CASES: dict[str, Case] = {
-    **{name: classifier(name) for name in ("resnet18", "resnet50", "mobilenet_v2", "squeezenet1_1", "densenet121")},
-    **{name: classifier(name) for name in ("mobilenet_v3_small", "shufflenet_v2_x0_5", "efficientnet_b0")},
-    "googlenet": classifier("googlenet"),
-    "inception_v3": classifier("inception_v3", 299),
-    "convnext_tiny": classifier("convnext_tiny"),
-    "vit_b_16": classifier("vit_b_16", 224),
-    "bert": transformer("bert"),
-    "gpt2": transformer("gpt2"),
-    "ssd300_vgg16": detector("ssd300_vgg16"),
-    "retinanet_resnet50_fpn": detector("retinanet_resnet50_fpn"),
-    "maskrcnn_resnet50_fpn": detector("maskrcnn_resnet50_fpn"),
-}
-
-
-def measure(make: Case) -> dict[str, Any]:
+def compressed_network(name: str) -> tuple[CompressedNetwork, Any]:
+    """Return a network after one step of quantization-aware training, and its call."""
     torch.manual_seed(0)
-    network, inputs = make()
+    network, call = CASES[name]()
     network.eval()
-    call: tuple[tuple[Any, ...], dict[str, Any]]
-    call = ((), inputs) if isinstance(inputs, dict) else (inputs if isinstance(inputs, tuple) else (inputs,), {})
-    started = time.perf_counter()
     compressed = compress(network, CONFIG, [call], forward=lambda item: network(*item[0], **item[1]))
-    setup = compressed.structure()["algorithms"]["quantization"]["setup"]["points"]
-    kinds = [point["kind"] for point in setup]
-    result: dict[str, Any] = {"weights": kinds.count("weight"), "activations": kinds.count("activation")}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        report = export_onnx(network, call, path)
-        result |= {"exporter": report.exporter, "batch_norms_left": len(report.batch_norms_left)}
-        for name, runtime in (("onnxruntime", OnnxRuntimeModel), ("openvino", OpenVINOModel)):
-            result[name] = _run(runtime, path, call)
-    return result | {"seconds": round(time.perf_counter() - started, 1)}
-
-
-def _run(runtime: Any, path: Path, call: tuple[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        model = runtime(path)
-        outputs = model(*call[0], **call[1])
-    except ExportError as error:
-        return {"runs": False, "error": str(error)[-200:]}
-    layers = count_int8_layers(model)
-    return {
-        "runs": bool(_tensors(outputs)),
-        "convolutions": f"{layers.convolutions}/{layers.all_convolutions}",
-        "matmuls": f"{layers.matmuls}/{layers.all_matmuls}",
-    }
+    # Detectors take targets for a loss; in evaluation mode they give scores and boxes, of which a loss can be made.
+    network.train(not isinstance(call[0][0] if call[0] else None, list))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    loss = sum(output.float().square().mean() for output in _tensors(network(*call[0], **call[1])))
+    if isinstance(loss, Tensor) and loss.requires_grad:
+        loss.backward()
+        optimizer.step()
+    network.eval()
+    return compressed, call
 
 
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
-        return [value]
+        return [value] if value.is_floating_point() and value.numel() else []
     items = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
     return [tensor for item in items for tensor in _tensors(item)]
 
 
-def main() -> None:
-    warnings.filterwarnings("ignore")
-    results = read_results("networks") or {}
-    for name in sys.argv[1:] or CASES:
+def prove(name: str, _threads: int) -> dict[str, Any]:
+    """Export a network and prove the file."""
+    started = time.perf_counter()
+    compressed, call = compressed_network(name)
+    setup = compressed.structure()["algorithms"]["quantization"]["setup"]["points"]
+    kinds = [point["kind"] for point in setup]
+    found: dict[str, Any] = {"weights": kinds.count("weight"), "activations": kinds.count("activation")}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
         try:
-            results[name] = measure(CASES[name])
-        except Exception as error:
-            results[name] = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
-        sys.stderr.write(f"{name}: {results[name]}\n")
-    write_results("networks", results)
+            proof = export_and_verify(compressed, path, inputs=call)
+            report, found["proven"] = proof.verification, True
+            found |= {"exporter": proof.export.exporter, "missing": list(proof.export.missing_quantizers)}
+        except VerificationError as error:
+            found |= {"proven": False, "error": str(error)[:2000]}
+            kept = path.with_name("model.unverified.onnx")
+            report = verify_onnx(
+                kept, compressed.network, call, raise_on_failure=False, latency_runs=0, threads=threads
+            )
+    assert report is not None
+    for result in report.results:
+        row: dict[str, Any] = {"passed": result.passed, "skipped": result.skipped, "error": result.error}
+        if result.layers is not None:
+            row |= {
+                "convolutions": [result.layers.convolutions, result.layers.all_convolutions],
+                "products": [result.layers.matmuls, result.layers.all_matmuls],
+            }
+        if result.difference is not None:
+            row["relative_rms"] = result.difference.relative_rms
+        found[result.runtime] = row | {"warnings": list(result.warnings), "by_layer": result.by_layer}
+    if report.reference_size:
+        found["size"] = round(report.size / report.reference_size, 3)
+    return found | {"seconds": round(time.perf_counter() - started, 1)}
+
+
+def latencies(name: str, threads: int) -> dict[str, Any]:
+    """Time the file beside the float file, in turn."""
+    compressed, call = compressed_network(name)
+    plain = copy.deepcopy(compressed.network)
+    strip(plain)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        int8, reference = Path(folder) / "int8.onnx", Path(folder) / "float.onnx"
+        export_onnx(compressed.exportable(), call, int8)
+        export_onnx(plain, call, reference)
+        for runtime, make in RUNTIMES.items():
+            with contextlib.suppress(ExportError):  # a runtime that cannot read it says so in the proof
+                found[runtime] = round(_speedup(make, int8, reference, call, threads), 3)
+    return {"speedup": found, "threads": threads}
+
+
+def _speedup(make: Any, int8: Path, reference: Path, call: Any, threads: int) -> float:
+    runners = []
+    for path in (reference, int8):
+        model = make(path, threads=threads)
+        structure = json.loads(model.metadata["inputs"])
+        runners.append(model.runner(_flat(structure, call)))
+    plain, ours = interleaved_medians(runners, 30)
+    return plain / ours
+
+
+def _flat(structure: Any, call: Any) -> list[Tensor]:
+    from lightning_nncf.export.structure import flatten_like
+
+    return flatten_like(structure, *call)
+
+
+def in_child(name: str, mode: str, threads: int) -> dict[str, Any]:
+    """Measure a network in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.networks", "--child", name, mode, "--threads", str(threads)]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT)
+    except subprocess.TimeoutExpired:
+        return {"error": f"took more than {TIMEOUT} seconds"}
+    if run.returncode:
+        return {"error": f"exit status {run.returncode}: {run.stderr[-600:]}"}
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def child(name: str, mode: str, threads: int) -> None:
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(threads)
+    try:
+        found = (prove if mode == "prove" else latencies)(name, threads)
+    except Exception as error:
+        found = {"error": f"{type(error).__name__}: {error}"[:2000], "trace": traceback.format_exc()[-1500:]}
+    sys.stdout.write(f"\n{json.dumps(found)}\n")
+
+
+def table(results: dict[str, Any]) -> str:
+    """Write the results as a table in Markdown."""
+    lines = [
+        "| network | proven | convolutions in INT8 (ONNX Runtime, OpenVINO) | products | size | times float |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in CASES:
+        if name not in results:
+            continue
+        row = results[name]
+        rows = [row.get(runtime, {}) for runtime in RUNTIMES]
+        cells = [
+            ", ".join("/".join(map(str, found.get(key) or ["-"])) for found in rows)
+            for key in ("convolutions", "products")
+        ]
+        speed = row.get("speedup", {})
+        times = ", ".join(f"{speed[r]:.2f}" if isinstance(speed.get(r), float) else "-" for r in RUNTIMES)
+        lines.append(
+            f"| {name} | {'yes' if row.get('proven') else 'no'} | {cells[0]} | {cells[1]} | {row.get('size', '-')} "
+            f"| {times} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=CASES, metavar="NAME", help="networks that are measured anew")
+    parser.add_argument("--processes", type=int, default=1, help="networks at a time")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--latency", action="store_true", help="measure speed alone")
+    parser.add_argument("--table", action="store_true", help="write the table of what is stored")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        child(*options.child, options.threads)
+        return
+    results: dict[str, Any] = read_results("networks") or {}
+    if not options.table:
+        mode, key = ("latency", "speedup") if options.latency else ("prove", "proven")
+        names = options.only or [name for name in CASES if key not in results.get(name, {})]
+        with ThreadPoolExecutor(options.processes) as pool:
+            for name, found in zip(
+                names, pool.map(lambda name: in_child(name, mode, options.threads), names), strict=True
+            ):
+                results[name] = (results.get(name, {}) | found) if options.latency else found
+                write_results("networks", results)
+                sys.stderr.write(f"{name}: {found}\n")
+    _FILE.write_text(table(results))
 
 
 if __name__ == "__main__":
