@@ -83,9 +83,7 @@ def prove(name: str, _threads: int) -> dict[str, Any]:
         except VerificationError as error:
             found |= {"proven": False, "error": str(error)[:2000]}
             kept = path.with_name("model.unverified.onnx")
-            report = verify_onnx(
-                kept, compressed.network, call, raise_on_failure=False, latency_runs=0, threads=threads
-            )
+            report = verify_onnx(kept, compressed.network, call, raise_on_failure=False, latency_runs=0)
     assert report is not None
     for result in report.results:
         row: dict[str, Any] = {"passed": result.passed, "skipped": result.skipped, "error": result.error}
