@@ -36,7 +36,7 @@ from benchmarks.deployment_table import table
 from benchmarks.machine import read_results, write_results
 from lightning_nncf.proof.compare import Tolerance
 from lightning_nncf.proof.distance import relative_rms
-from lightning_nncf.proof.fallbacks import QuantizedLayer, quantized_layers
+from lightning_nncf.proof.fallbacks import QuantizedLayer, find_layer, quantized_layers
 from lightning_nncf.proof.int8_layers import Int8Layers, RuntimeLayer, onnxruntime_layers, openvino_layers
 
 RUNTIMES = (
@@ -169,17 +169,14 @@ def measure(install: Install, name: str, files: Path, *, runs: int, threads: int
 
 
 def _in_float(quantized: list[QuantizedLayer], layers: list[RuntimeLayer]) -> dict[str, list[str]]:
-    """Name the products in float: those of quantized layers, and the others.
-
-    ONNX Runtime names a fused node after one of its parts, with more text before or behind.
-    """
+    """Name the products in float: those of quantized layers, and the others."""
     found: dict[str, list[str]] = {"float_though_quantized": [], "float": []}
     for layer in layers:
-        if layer.integer:
-            continue
-        names = [name.removeprefix("fused ") for name in layer.names]
-        parts = [each.name for each in quantized for name in names if f"{name}/".startswith(f"{each.name}/")]
-        found["float_though_quantized" if parts else "float"].append(parts[0] if parts else names[0])
+        if not layer.integer:
+            made_from = find_layer(quantized, layer)
+            found["float" if made_from is None else "float_though_quantized"].append(
+                layer.names[0] if made_from is None else made_from.name
+            )
     return found
 
 

@@ -261,9 +261,9 @@ CASES: dict[str, Case] = {
             "skresnet18", "resnest14d", "legacy_seresnet18", "ecaresnet26t", "gernet_s", "repvgg_a0", "ghostnet_100",
             "mixnet_s", "tf_efficientnet_lite0", "hardcorenas_a", "res2net50_14w_8s", "dla34", "hrnet_w18_small",
             "dpn48b", "ese_vovnet19b_dw", "cspresnet50", "darknet53", "nf_resnet26", "selecsls42", "tinynet_e",
-            "lcnet_050", "rexnet_100", "fbnetc_100", "repvit_m0_9", "starnet_s1", "mobilenetv4_conv_small", "mobileone_s0",
-            "convnextv2_atto", "hgnetv2_b0", "fastvit_t8", "mambaout_femto", "resnetv2_50", "inception_next_atto",
-            "poolformer_s12", "focalnet_tiny_srf",
+            "lcnet_050", "rexnet_100", "fbnetc_100", "repvit_m0_9", "starnet_s1", "mobileone_s0",
+            "mobilenetv4_conv_small", "convnextv2_atto", "hgnetv2_b0", "fastvit_t8", "mambaout_femto", "resnetv2_50",
+            "inception_next_atto", "poolformer_s12", "focalnet_tiny_srf",
         )
     },
     "xception41": timm_model("xception41", 96),

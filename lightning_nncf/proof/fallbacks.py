@@ -13,13 +13,13 @@ from lightning_nncf.export.formats import OPENVINO_DOMAIN
 from lightning_nncf.export.onnx_graph import attribute
 from lightning_nncf.proof.int8_layers import RuntimeLayer
 
-__all__ = ["QuantizedLayer", "float_layers", "quantized_layers"]
+__all__ = ["QuantizedLayer", "find_layer", "float_layers", "quantized_layers"]
 
 _LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # What hands integers on unchanged: the quantizer of a layer may be ahead of it.
 _PASSING = {
-    "Clip", "Concat", "Expand", "Flatten", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Resize", "Slice", "Split",
-    "Squeeze", "Transpose", "Unsqueeze",
+    "Clip", "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Resize", "Slice",
+    "Split", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
 _BYTES = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
 _BIAS_VERSION = (1, 23)
@@ -65,8 +65,23 @@ def float_layers(
         layers: What the runtime made of them.
         runtime: Package of the runtime.
     """
-    in_float = {name for layer in layers if not layer.integer for name in layer.names}
-    return [(layer.name, layer.reasons[runtime]) for layer in quantized if layer.name in in_float]
+    in_float = [find_layer(quantized, layer) for layer in layers if not layer.integer]
+    return [(layer.name, layer.reasons[runtime]) for layer in quantized if layer in in_float]
+
+
+def find_layer(quantized: Iterable[QuantizedLayer], layer: RuntimeLayer) -> QuantizedLayer | None:
+    """Return the quantized layer that a runtime made a layer from, if there is one.
+
+    Runtimes name a layer after the nodes of the file that went into it. ONNX Runtime puts text before or behind, as in
+    ``fused attention/MatMul`` and ``attention/MatMul/MatMulScaleFusion/``.
+
+    >>> product = QuantizedLayer(name="attention/MatMul", op="MatMul", reasons={})
+    >>> made = RuntimeLayer(kind="matmul", integer=False, names=("attention/MatMul/MatMulScaleFusion/",))
+    >>> find_layer([product], made) is product
+    True
+    """
+    names = [f"{name.removeprefix('fused ')}/" for name in layer.names]
+    return next((each for each in quantized if any(name.startswith(f"{each.name}/") for name in names)), None)
 
 
 class _Graph:

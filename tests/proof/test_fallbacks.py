@@ -74,6 +74,32 @@ def test_layers_in_float_are_found_by_their_names() -> None:
     assert float_layers(quantized, layers, "openvino") == [("b", "so")]
 
 
+def test_layers_that_a_runtime_renames_when_it_fuses_them_are_found() -> None:
+    quantized = [QuantizedLayer(name=name, op="MatMul", reasons={"onnxruntime": name}) for name in ("q/k", "q", "v")]
+    layers = [
+        RuntimeLayer(kind="matmul", integer=False, names=("q/k/MatMulScaleFusion/",)),
+        RuntimeLayer(kind="matmul", integer=False, names=("fused v",)),
+    ]
+    assert float_layers(quantized, layers, "onnxruntime") == [("q/k", "q/k"), ("v", "v")]
+
+
+def test_layer_behind_a_token_that_is_picked_counts_as_quantized() -> None:
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 9, opset_import: ["": 20]>
+        pooler (uint8[N, 4, 8] x, int8[8, 8] w) => (float[N, 8] y)
+        <float s = {0.1}, int64 first = {0}>
+        {
+            hidden = DequantizeLinear(x, s)
+            token = Gather<axis = 1>(hidden, first)
+            weight = DequantizeLinear(w, s)
+            y = MatMul(token, weight)
+        }
+        """
+    )
+    assert [layer.op for layer in quantized_layers(model, {})] == ["MatMul"]
+
+
 def test_slower_than_float_is_a_warning_beyond_what_calls_cost() -> None:
     (warning,) = warnings_of([], [], "openvino", {"file": 0.0125, "reference": 0.0006})
     assert warning.startswith("the file takes 12.5 ms, the float file 0.6 ms")
