@@ -68,6 +68,7 @@ class Everything(nn.Module):
         self.turned, self.lone = Turned(), Lone()
         self.patches, self.patch_norm = QuantizedConv(conv()), nn.BatchNorm2d(4)
         self.tokens = activation(-2.0, 2.0)
+        self.token = nn.Parameter(torch.randn(1, 4))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -83,6 +84,7 @@ class Everything(nn.Module):
         return (
             *sums,
             scores,
+            self.token.expand(x.shape[0], -1),
             rows @ rows.transpose(1, 2),
             self.turned(means),
             self.highest(highest),
