@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnxruntime
 import torch
+from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerConfig
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
 from lightning_nncf.export import ExportReport, export_onnx
+
+RUNS_SEVERAL_ZERO_POINTS = Version(onnxruntime.__version__) >= Version("1.27")
+"""Whether ONNX Runtime runs convolutions whose weights have a zero point for each channel: before, it refuses them."""
 
 
 def activation(low: float, high: float, **settings: object) -> Quantizer:

@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
-from packaging.version import Version
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,11 +16,9 @@ from lightning_nncf.algorithms.quantization.quantizer_config import QuantizerCon
 from lightning_nncf.algorithms.quantization.quantizers import Quantizer, build_quantizer
 from lightning_nncf.proof import OnnxRuntimeModel, OpenVINOModel
 from lightning_nncf.proof.int8_layers import count_int8_layers
-from tests.export.networks import for_weight, quick_export
+from tests.export.networks import RUNS_SEVERAL_ZERO_POINTS, for_weight, quick_export
 
 _RUNTIMES = {"qdq": (OnnxRuntimeModel, OpenVINOModel), "openvino_fq": (OpenVINOModel,)}
-_SEVERAL_ZERO_POINTS = Version(onnxruntime.__version__) >= Version("1.27")
-"""Whether ONNX Runtime runs convolutions whose weights have a zero point for each channel: before, it refuses them."""
 
 
 def _modes() -> Iterator[dict[str, Any]]:
@@ -100,7 +96,7 @@ def test_every_weight_setup_agrees_within_one_step(setup: dict[str, Any], export
     network = _Parallel({"half_range": False, **setup}, {})
     # OpenVINO has no integer layers for weights with a zero point, which 8 and 7 bits cannot do without.
     wide = setup["bits"] > 4 and setup.get("signed") is not True
-    several = wide and setup["mode"] == "asymmetric" and setup["per_channel"] and not _SEVERAL_ZERO_POINTS
+    several = wide and setup["mode"] == "asymmetric" and setup["per_channel"] and not RUNS_SEVERAL_ZERO_POINTS
     runtimes = [each for each in _RUNTIMES[export_format] if each is OpenVINOModel or not several]
     for model in _check(network, runtimes, export_format, tmp_path / "m.onnx"):
         layers = count_int8_layers(model)

@@ -72,7 +72,7 @@ class Everything(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
-        x = self.six(F.relu6(self.narrow(x)))
+        x = self.six(self.narrow(x).clamp(0, 6))
         x = self.around(self.joined(torch.cat([x, F.max_pool2d(x, 3, 1, 1)], 1)))
         sums = torch.sum(x, (2, 3)), torch.sum(F.max_pool2d(x, 3, 1, 1), (2, 3))
         tokens = self.tokens(self.patch_norm(self.patches(F.max_pool2d(x, 3, 1, 1))).flatten(2))
