@@ -208,7 +208,9 @@ def table(results: dict[str, Any]) -> str:
         for runtime in RUNTIMES:
             row = results.get(name, {}).get(runtime, {})
             integer, every = row.get("convolutions") or (0, 0)
-            reasons = dict(row.get("in_float") or {})
+            if "in_float" not in row:
+                continue
+            reasons = dict(row["in_float"])
             other = every - integer - sum(reasons.values())
             if other > 0:
                 reasons["its input or weight has no quantizer"] = other
