@@ -70,7 +70,9 @@ def text(model: str, config: str, **options: Any) -> Case:
         import transformers
 
         network = getattr(transformers, model)(getattr(transformers, config)(**options))
-        network.config.use_cache = False
+        for module in network.modules():  # an encoder and a decoder have configurations of their own
+            if hasattr(module, "config"):
+                module.config.use_cache = False
         tokens = torch.randint(3, 100, (_BATCH, 16))
         given = {"input_ids": tokens}
         if network.config.is_encoder_decoder:
@@ -239,7 +241,7 @@ CASES: dict[str, Case] = {
     },
     "alexnet": vision("alexnet", 96),
     "vgg11_bn": vision("vgg11_bn", 32),
-    "inception_v3": vision("inception_v3", 96, init_weights=False),
+    "inception_v3": vision("inception_v3", 96, init_weights=False, aux_logits=False),
     # Transformers of torchvision
     "vit_b_16": vision("vit_b_16", 64, image_size=64),
     "swin_t": vision("swin_t"),

@@ -77,7 +77,24 @@ class _SpatialAttention(nn.Module):
         return self.last(x * torch.sigmoid(self.gate(both)))
 
 
+class _ClassToken(nn.Module):
+    """Patches of an image as tokens, behind one that is learned."""
+
+    shape = (3, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.token = nn.Conv2d(3, 8, 4, 4), nn.Parameter(torch.randn(1, 1, 8))
+        with torch.no_grad():
+            self.patches.bias.copy_(torch.linspace(-1.0, 1.0, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x).flatten(2).transpose(1, 2)
+        return torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+
+
 _PATTERNS: dict[str, Callable[[], nn.Module]] = {
+    "class token before patches": _ClassToken,
     "mean of tokens": lambda: _Tokens(lambda x: x.mean(1)),
     "kept mean of tokens": lambda: _Tokens(lambda x: torch.relu(x).mean(1, keepdim=True)),
     "mean over time": lambda: _Sequences(lambda x: x.mean(-1)),
@@ -212,12 +229,13 @@ def test_packed_sequences_end_in_both_runtimes(tmp_path: Path) -> None:
             assert (found - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()
 
 
-def test_fake_quantize_files_keep_the_largest_of_a_map(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pattern", ["largest of a map", "class token before patches"])
+def test_fake_quantize_files_are_right(pattern: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    network = _Images(lambda x: x.amax((2, 3)), nn.Linear(8, 5)).eval()
-    compressed = _compressed(network, torch.randn(8, 3, 9, 8))
+    network = _PATTERNS[pattern]().eval()
+    compressed = _compressed(network, torch.randn(8, *network.shape))  # type: ignore[misc]
     export_and_verify(compressed, tmp_path / "m.onnx", verify=False, export_format="openvino_fq")  # type: ignore[arg-type]
-    x = torch.randn(3, 3, 9, 8)
+    x = torch.randn(3, *network.shape)  # type: ignore[misc]
     expected = network(x).detach()
     error = (OpenVINOModel(tmp_path / "m.onnx")(x) - expected).square().mean().sqrt()
     assert error < 0.02 * expected.square().mean().sqrt()

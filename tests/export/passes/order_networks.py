@@ -66,6 +66,7 @@ class Everything(nn.Module):
         self.wider = QuantizedConv(nn.ConvTranspose2d(4, 4, 2, stride=2))
         self.wide, self.highest = activation(-2.0, 2.0), activation(-2.0, 2.0)
         self.turned, self.lone = Turned(), Lone()
+        self.token = nn.Parameter(torch.randn(1, 4))
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -76,7 +77,15 @@ class Everything(nn.Module):
         x = self.wide(self.wider(x))
         rows = x.flatten(2)
         means, highest = rows.mean(2), (rows + 1).amax(2)
-        return (*sums, rows @ rows.transpose(1, 2), self.turned(means), self.highest(highest), self.lone(highest))
+        tokens = self.token.expand(len(x), -1)
+        return (
+            *sums,
+            rows @ rows.transpose(1, 2),
+            self.turned(means),
+            self.highest(highest),
+            self.lone(highest),
+            tokens,
+        )
 
 
 class Sequences(nn.Module):
