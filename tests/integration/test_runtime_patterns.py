@@ -90,7 +90,7 @@ class _ClassToken(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.patches(x).flatten(2).transpose(1, 2)
-        return torch.cat([self.token.expand(len(x), -1, -1), x], 1)
+        return torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
 
 
 _PATTERNS: dict[str, Callable[[], nn.Module]] = {

@@ -77,7 +77,7 @@ class Everything(nn.Module):
         x = self.wide(self.wider(x))
         rows = x.flatten(2)
         means, highest = rows.mean(2), (rows + 1).amax(2)
-        tokens = self.token.expand(len(x), -1)
+        tokens = self.token.expand(x.shape[0], -1)
         return (
             *sums,
             rows @ rows.transpose(1, 2),
