@@ -14,6 +14,7 @@ from lightning_nncf.export.passes.batch_norm import fold_batch_norms
 from lightning_nncf.export.passes.bias import quantize_biases
 from lightning_nncf.export.passes.bias_room import make_room_for_biases
 from lightning_nncf.export.passes.clips import merge_clips
+from lightning_nncf.export.passes.factors import shield_negative_factors
 from lightning_nncf.export.passes.findings import Pass
 from lightning_nncf.export.passes.movement import repeat_quantizers
 from lightning_nncf.export.passes.pooling import rewrite_average_pools
@@ -61,8 +62,10 @@ _QDQ = (
     Pass(function=store_weights, reads=("lowered.weights", "factors"), writes="weights"),
     # Commutes: one is about weights, the other about activations.
     Pass(function=spread_zero_points),
-    # Commutes: the other one is about shapes.
+    # Commutes: one is about zero points, the other about factors.
     Pass(function=own_zero_points),
+    # Commutes: the other one is about shapes. Behind the rest, which may fold a factor away.
+    Pass(function=shield_negative_factors),
     # Commutes: the other one only looks. Behind the rest, as shape inference knows less of a negated dimension.
     Pass(function=hide_dimensions),
     # The last, because it tells what stands in the file.
@@ -78,8 +81,10 @@ _OPENVINO_FQ = (
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
     # Commutes: neither looks through what the other is about.
     Pass(function=rewrite_average_pools),
-    # Commutes: the other one is about shapes, of which it leaves as many dimensions.
+    # Commutes: neither looks through what the other writes.
     Pass(function=rewrite_reductions),
+    # Commutes: the other one is about shapes.
+    Pass(function=shield_negative_factors),
     # Commutes: the other one only looks.
     Pass(function=hide_dimensions),
     # The last, because it tells what stands in the file.

@@ -66,7 +66,8 @@ class Everything(nn.Module):
         self.wider = QuantizedConv(nn.ConvTranspose2d(4, 4, 2, stride=2))
         self.wide, self.highest = activation(-2.0, 2.0), activation(-2.0, 2.0)
         self.turned, self.lone = Turned(), Lone()
-        self.token = nn.Parameter(torch.randn(1, 4))
+        self.token, self.signs = nn.Parameter(torch.randn(1, 4)), nn.Parameter(torch.tensor([1.0, -1.0, 2.0, -2.0]))
+        self.signed = activation(-3.0, 3.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -84,6 +85,7 @@ class Everything(nn.Module):
             self.turned(means),
             self.highest(highest),
             self.lone(highest),
+            self.signed(torch.sigmoid(highest) * self.signs),
             tokens,
         )
 
