@@ -93,7 +93,22 @@ class _ClassToken(nn.Module):
         return torch.cat([self.token.expand(x.shape[0], -1, -1), x], 1)
 
 
+class _Scaled(nn.Module):
+    """A layer scale of both signs behind an activation, before a layer."""
+
+    shape = (3, 9, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)
+        self.scale = nn.Parameter(torch.linspace(-1.0, 1.2, 8).reshape(8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.scale * torch.relu(self.conv(x)))
+
+
 _PATTERNS: dict[str, Callable[[], nn.Module]] = {
+    "layer scale of both signs": _Scaled,
     "class token before patches": _ClassToken,
     "mean of tokens": lambda: _Tokens(lambda x: x.mean(1)),
     "kept mean of tokens": lambda: _Tokens(lambda x: torch.relu(x).mean(1, keepdim=True)),
@@ -229,7 +244,7 @@ def test_packed_sequences_end_in_both_runtimes(tmp_path: Path) -> None:
             assert (found - expected).square().mean().sqrt() < 0.02 * expected.square().mean().sqrt()
 
 
-@pytest.mark.parametrize("pattern", ["largest of a map", "class token before patches"])
+@pytest.mark.parametrize("pattern", ["largest of a map", "class token before patches", "layer scale of both signs"])
 def test_fake_quantize_files_are_right(pattern: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = _PATTERNS[pattern]().eval()

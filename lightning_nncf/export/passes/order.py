@@ -23,6 +23,7 @@ from lightning_nncf.export.passes.reductions import rewrite_reductions
 from lightning_nncf.export.passes.sequences import end_sequences
 from lightning_nncf.export.passes.shapes import hide_dimensions
 from lightning_nncf.export.passes.signed_activations import sign_activations
+from lightning_nncf.export.passes.signs import shield_negative_factors
 from lightning_nncf.export.passes.storage import float_weights, store_weights
 from lightning_nncf.export.passes.transpose import fold_transposes
 from lightning_nncf.export.passes.widening import widen_weights
@@ -69,8 +70,10 @@ _QDQ = (
     Pass(function=store_weights, reads=("lowered.weights", "factors"), writes="weights"),
     # Commutes: one is about weights, the other about activations.
     Pass(function=spread_zero_points),
-    # Commutes: the other one is about shapes.
+    # Commutes: one is about zero points, the other about factors.
     Pass(function=own_zero_points),
+    # Commutes: the other one is about shapes. Behind the rest, which may fold a factor away.
+    Pass(function=shield_negative_factors),
     # Commutes: the other one only looks. Behind the rest, as shape inference knows less of a negated dimension.
     Pass(function=hide_dimensions),
     # The last, because it tells what stands in the file.
@@ -86,8 +89,10 @@ _OPENVINO_FQ = (
     Pass(function=lower, reads=("quantizers", "writer"), writes="lowered"),
     # Commutes: neither looks through what the other is about.
     Pass(function=rewrite_average_pools),
-    # Commutes: the other one is about shapes, of which it leaves as many dimensions.
+    # Commutes: neither looks through what the other writes.
     Pass(function=rewrite_reductions),
+    # Commutes: the other one is about shapes.
+    Pass(function=shield_negative_factors),
     # Commutes: the other one only looks.
     Pass(function=hide_dimensions),
     # The last, because it tells what stands in the file.

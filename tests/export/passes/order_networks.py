@@ -69,6 +69,7 @@ class Everything(nn.Module):
         self.patches, self.patch_norm = QuantizedConv(conv()), nn.BatchNorm2d(4)
         self.tokens = activation(-2.0, 2.0)
         self.token = nn.Parameter(torch.randn(1, 4))
+        self.signs, self.signed = nn.Parameter(torch.tensor([1.0, -1.0, 2.0, -2.0])), activation(-3.0, 3.0)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         x = self.stem(x)
@@ -89,6 +90,7 @@ class Everything(nn.Module):
             self.turned(means),
             self.highest(highest),
             self.lone(highest),
+            self.signed(torch.sigmoid(highest) * self.signs),
         )
 
 

@@ -31,12 +31,14 @@ COMMUTES = [
     ("qdq", "sign_activations", "make_room_for_biases"),
     ("qdq", "quantize_biases", "store_weights"),
     ("qdq", "spread_zero_points", "own_zero_points"),
-    ("qdq", "own_zero_points", "hide_dimensions"),
+    ("qdq", "own_zero_points", "shield_negative_factors"),
+    ("qdq", "shield_negative_factors", "hide_dimensions"),
     ("qdq", "hide_dimensions", "several_zero_points"),
     ("openvino_fq", "labels_in", "end_sequences"),
     ("openvino_fq", "end_sequences", "lower"),
     ("openvino_fq", "rewrite_average_pools", "rewrite_reductions"),
-    ("openvino_fq", "rewrite_reductions", "hide_dimensions"),
+    ("openvino_fq", "rewrite_reductions", "shield_negative_factors"),
+    ("openvino_fq", "shield_negative_factors", "hide_dimensions"),
     ("openvino_fq", "hide_dimensions", "float_weights"),
 ]
 
