@@ -32,7 +32,7 @@ class LossRecord:
         self._sums[name] = (total + value, count + 1)
 
     def clear(self) -> None:
-        """Begin a new epoch, in which a loss that comes no more is zero: loggers would show its latest value for ever."""
+        """Begin a new epoch, in which a loss that comes no more is zero: loggers would show its latest value on."""
         self._sums = dict.fromkeys(self._sums, (0.0, 0))
 
     def means(self) -> dict[str, float]:
