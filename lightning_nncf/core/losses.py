@@ -17,21 +17,24 @@ class LossRecord:
     >>> record.add("task", torch.tensor(1.0)); record.add("task", torch.tensor(2.0))
     >>> record.means()
     {'task': 1.5}
+    >>> record.clear()
+    >>> record.means()
+    {'task': 0.0}
     """
 
     def __init__(self) -> None:
-        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def add(self, name: str, loss: Tensor) -> None:
         """Take the loss of one batch, of a single element."""
         value = loss.detach().reshape(())
-        total, count = self._sums.get(name, (None, 0))
-        self._sums[name] = (value if total is None else total + value, count + 1)
+        total, count = self._sums.get(name, (0.0, 0))
+        self._sums[name] = (total + value, count + 1)
 
     def clear(self) -> None:
-        """Begin a new epoch."""
-        self._sums.clear()
+        """Begin a new epoch, in which a loss that comes no more is zero: loggers would show its latest value on."""
+        self._sums = dict.fromkeys(self._sums, (0.0, 0))
 
     def means(self) -> dict[str, float]:
         """Return the mean of each loss so far."""
-        return {name: float(total) / count for name, (total, count) in self._sums.items()}
+        return {name: float(total) / max(count, 1) for name, (total, count) in self._sums.items()}
