@@ -147,8 +147,8 @@ class Text(nn.Module):
 @pytest.mark.parametrize(
     ("sections", "kept"),
     [
-        # Attention computes its output within one fused function, recurrent layers have no mask.
-        pytest.param([INT8], [False, False, True], id="int8"),
+        # Recurrent layers have no mask.
+        pytest.param([INT8], [False, False, False], id="int8"),
         pytest.param([MAGNITUDE], [False, True, False], id="magnitude"),
         pytest.param([MAGNITUDE, INT8], [False, False, False], id="both"),
     ],
